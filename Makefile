@@ -1,0 +1,41 @@
+# The everyday commands. Each installs what it needs into .venv first, when that is missing or out of date.
+PYTHON ?= python3
+VENV   := .venv
+STAMP  := $(VENV)/.installed
+BIN    := $(VENV)/bin
+
+# Threads that wait by spinning make runs many times slower when another process is busy.
+export OMP_WAIT_POLICY := passive
+export GOMP_SPINCOUNT := 0
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help install demo test lint clean
+
+help:
+	@echo "make install   a virtual environment in .venv with the tested versions (constraints.txt)"
+	@echo "make demo      the main job on the embedded world; results in runs/demo"
+	@echo "make test      the whole test suite"
+	@echo "make lint      style and types"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch -e ".[dev]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/lit-rlhf run configs/experiments/demo.yaml
+
+# Two processes with one thread each: more threads than cores make everything slower.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache

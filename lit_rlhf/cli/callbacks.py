@@ -1,0 +1,171 @@
+"""What every stage gets: exact random state, a readable history, a table of generations, the export."""
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+
+class RandomState(Callback):
+    """Keeps the state of all global random number generators in the checkpoint, which Lightning does not."""
+
+    def __init__(self) -> None:
+        self._resumed: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of Python's, numpy's and torch's generators, on every device."""
+        numpy = np.random.get_state(legacy=True)
+        return {
+            "python": random.getstate(),
+            "numpy": [numpy[0], numpy[1].tolist(), *numpy[2:]],  # type: ignore[index, union-attr]
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the state; it is put in place when training starts."""
+        self._resumed = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the random numbers of the run that is resumed."""
+        if self._resumed is None:
+            return
+        version, internal, gauss = self._resumed["python"]
+        random.setstate((version, tuple(internal), gauss))
+        name, keys, *rest = self._resumed["numpy"]
+        np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+        torch.set_rng_state(self._resumed["torch"].cpu())
+        if self._resumed["cuda"]:
+            torch.cuda.set_rng_state_all([state.cpu() for state in self._resumed["cuda"]])
+
+
+class History(Callback):
+    """Writes the logged metrics to ``metrics.jsonl`` in the run's folder, one line per logged step.
+
+    Args:
+        directory: The folder; None takes the Trainer's ``default_root_dir``.
+        every_n_steps: Steps between two lines; None takes the Trainer's ``log_every_n_steps``.
+    """
+
+    def __init__(self, directory: str | None = None, every_n_steps: int | None = None) -> None:
+        self.directory, self.every_n_steps = directory, every_n_steps
+        self.path: Path | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the file."""
+        self.path = Path(self.directory or trainer.default_root_dir) / "metrics.jsonl"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop lines behind the step that a resumed run starts from, or an earlier run's lines."""
+        if self.path is None or not trainer.is_global_zero or not self.path.exists():
+            return
+        lines = [line for line in self.path.read_text("utf-8").splitlines() if _step(line) <= trainer.global_step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(f"{line}\n" for line in lines if trainer.global_step > 0), "utf-8")
+        partial.rename(self.path)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Write the training metrics of every n-th step."""
+        if trainer.global_step % (self.every_n_steps or trainer.log_every_n_steps) == 0:
+            self._write(trainer, "train/")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the validation metrics."""
+        if not trainer.sanity_checking:
+            self._write(trainer, "val/")
+
+    @rank_zero_only
+    def _write(self, trainer: Trainer, prefix: str) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
+        if metrics and self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": trainer.global_step, **metrics}) + "\n")
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # cut short when the run was killed
+
+
+class Generations(Callback):
+    """A table that grows: prompt, response, proxy reward, baseline mean, and the true reward where it is known.
+
+    Goes to W&B and to ``generations.jsonl`` in the run's folder.
+
+    Args:
+        every_n_steps: Iterations between two sets of rows.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        self.every_n_steps = every_n_steps
+        self._table: Any = None
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Add what the module keeps as its examples."""
+        examples = getattr(pl_module, "examples", None)
+        if not examples or (trainer.global_step - 1) % self.every_n_steps:
+            return
+        rows = [{"iteration": trainer.global_step, **example} for example in examples]
+        path = Path(trainer.default_root_dir) / "generations.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w" if trainer.global_step == 1 else "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                self._log(logger, rows)
+
+    def _log(self, logger: WandbLogger, rows: list[dict[str, Any]]) -> None:
+        import wandb
+
+        if self._table is None:
+            self._table = wandb.Table(columns=list(rows[0]), log_mode="INCREMENTAL")
+        for row in rows:
+            self._table.add_data(*row.values())
+        logger.experiment.log({"generations": self._table}, commit=False)
+
+
+class Export(Callback):
+    """Writes the trained network as a Hugging Face directory when training has come to its end.
+
+    Args:
+        directory: Where to; None writes nothing.
+    """
+
+    def __init__(self, directory: str | None = None) -> None:
+        self.directory = directory
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand over to the next stage; an interrupted run hands over nothing."""
+        if self.directory is not None and not trainer.interrupted:
+            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+            target = pl_module.export(self.directory, datamodule.renderer)  # type: ignore[operator]
+            rank_zero_info(f"model written to {target}")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the merged config in the run's folder, and gives it to the logger."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write ``fit.yaml`` (or another command's) atomically; log it as hyper-parameters."""
+        if trainer.is_global_zero:
+            text = self.parser.dump(self.config, skip_none=False)
+            path = Path(trainer.default_root_dir) / f"{getattr(stage, 'value', stage)}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.{os.getpid()}")
+            partial.write_text(text, "utf-8")
+            partial.rename(path)
+            for logger in trainer.loggers:
+                logger.log_hyperparams({"config": self.config.as_dict()})

@@ -1,0 +1,86 @@
+"""From command-line words to the function that does the work."""
+
+import sys
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from lit_rlhf.data.errors import DataError
+
+LIGHTNING = ("fit", "validate", "test", "predict")
+
+
+def dispatch(args: list[str]) -> int:
+    """Run one command; returns the exit status. Errors that are the user's to mend come without a traceback."""
+    command, rest = args[0], args[1:]
+    try:
+        if command in LIGHTNING:
+            from lit_rlhf.cli.stage import run_stage
+
+            run_stage(args)
+        elif command == "run":
+            from lit_rlhf.cli.experiment import run_experiment
+
+            parser = _parser(run_experiment, "run")
+            known, extra = _split_extra(rest)
+            run_experiment(**_options(parser, known), extra=extra)
+        elif command in FUNCTIONS:
+            call(command, args=rest)
+        else:
+            print(f"lit-rlhf: there is no command {command!r}; see lit-rlhf --help", file=sys.stderr)
+            return 2
+    except DataError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def call(command: str, args: list[str] | None = None, options: dict[str, Any] | None = None) -> Any:
+    """Run one of `FUNCTIONS`, with options from the command line or as a nested dict.
+
+    Returns:
+        What the function returns.
+    """
+    function = FUNCTIONS[command]()
+    parser = _parser(function, command)
+    namespace = parser.parse_object(options) if options is not None else parser.parse_args(args)
+    return function(**_call_arguments(parser.instantiate(namespace)))
+
+
+def _options(parser: ArgumentParser, args: list[str]) -> dict[str, Any]:
+    return _call_arguments(parser.instantiate(parser.parse_args(args)))
+
+
+def _call_arguments(namespace: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(namespace).items() if name != "config"}
+
+
+def _parser(function: Any, command: str) -> ArgumentParser:
+    parser = ArgumentParser(prog=f"lit-rlhf {command}", description=(function.__doc__ or "").split("\n\n")[0])
+    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options.")
+    parser.add_function_arguments(function, as_positional=command in ("run", "world"), skip={"extra"})
+    return parser
+
+
+def _split_extra(args: list[str]) -> tuple[list[str], list[str]]:
+    """What stands behind ``--`` goes to every Lightning stage."""
+    if "--" not in args:
+        return args, []
+    at = args.index("--")
+    return args[:at], args[at + 1 :]
+
+
+def _world() -> Any:
+    from lit_rlhf.world.presets import write_base_model
+
+    return write_base_model
+
+
+def _compare() -> Any:
+    from lit_rlhf.evaluation.compare import compare
+
+    return compare
+
+
+FUNCTIONS: dict[str, Any] = {"world": _world, "compare": _compare}
+"""Commands that are plain functions: their arguments are the options, their docstring is the help."""

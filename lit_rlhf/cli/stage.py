@@ -1,0 +1,82 @@
+"""One stage: a Lightning run of one module on the shared DataModule."""
+
+import logging
+import warnings
+from typing import Any
+
+import transformers
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from lit_rlhf import policy, rewards  # noqa: F401  makes their classes known by name
+from lit_rlhf.cli.callbacks import Export, Generations, History, RandomState, SaveConfig
+from lit_rlhf.cli.tracking import finish
+from lit_rlhf.data.datamodule import PreferenceDataModule
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "logger": {"class_path": "lit_rlhf.cli.tracking.Wandb"},
+    "default_root_dir": "runs/latest",
+    "log_every_n_steps": 10,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,  # the data's own sampler shards, and keeps its length buckets
+}
+
+
+class StageCLI(LightningCLI):
+    """LightningCLI with this project's module base, data, defaults and callbacks."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the groups ``checkpoint``, ``export``, ``history`` and ``generations``."""
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_top_k": 0})
+        parser.add_lightning_class_args(Export, "export")
+        parser.add_lightning_class_args(History, "history")
+        parser.add_lightning_class_args(Generations, "generations")
+        parser.add_lightning_class_args(RandomState, "random_state")
+
+
+def make_cli(args: ArgsType = None, run: bool = True) -> StageCLI:
+    """Parse a stage's arguments; with ``run``, run the subcommand that they begin with."""
+    _quieten()
+    return StageCLI(
+        LightningModule,
+        PreferenceDataModule,
+        trainer_class=Trainer,
+        trainer_defaults=TRAINER_DEFAULTS,
+        save_config_callback=SaveConfig,
+        seed_everything_default=0,
+        subclass_mode_model=True,
+        auto_configure_optimizers=False,
+        args=args,
+        run=run,
+    )
+
+
+def run_stage(args: ArgsType) -> StageCLI:
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` with its options."""
+    try:
+        return make_cli(args)
+    finally:
+        finish()  # the next stage in this process gets a W&B run of its own
+
+
+def _quieten() -> None:
+    """Silence hints that do not apply here."""
+    for hint in (
+        ".*does not have many workers.*",  # rows are tokenised once, collating them costs nothing
+        r".*module\(s\) in eval mode.*",  # reference, reward and PPO's policy are meant to be
+        ".*LeafSpec.*",
+        ".*Checkpoint directory .* exists.*",
+        ".*is an instance of `nn.Module` and is already saved.*",
+        ".*predict returned None.*",
+        ".*Trying to infer the `batch_size`.*",
+        ".*weights_only.*",
+        ".*set_vital.*",
+        ".*args parameter is intended to run from within Python.*",
+    ):
+        warnings.filterwarnings("ignore", hint)
+    unwanted = ("litlogger", "litmodels", "TPU available", "to estimate number of stepping batches")
+    for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(logger).addFilter(lambda record: not any(word in record.getMessage() for word in unwanted))
+    transformers.utils.logging.disable_progress_bar()

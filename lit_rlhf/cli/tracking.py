@@ -1,0 +1,56 @@
+"""Weights & Biases by default: offline unless the user is logged in, never a prompt, never a wait."""
+
+import os
+import sys
+from netrc import NetrcParseError, netrc
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+
+
+def logged_in() -> bool:
+    """Whether W&B could log without asking: by its environment variables or the user's netrc file."""
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return False
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    try:
+        return netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, NetrcParseError):
+        return False
+
+
+class Wandb(WandbLogger):
+    """Logs to Weights & Biases; offline where nobody is logged in.
+
+    Args:
+        project: W&B project; all stages go into one.
+        name: Name of the run.
+        group: Runs that belong together, such as the stages of an experiment.
+        save_dir: Folder for W&B's files.
+        offline: None decides by whether the user is logged in.
+        id: Identity of the run; resuming with the same one continues it.
+    """
+
+    def __init__(
+        self,
+        project: str = "lit_rlhf",
+        name: str | None = None,
+        group: str | None = None,
+        save_dir: str = "runs",
+        offline: bool | None = None,
+        id: str | None = None,
+    ) -> None:
+        os.makedirs(save_dir, exist_ok=True)
+        os.environ.setdefault("WANDB_SILENT", "true")
+        offline = not logged_in() if offline is None else offline
+        settings: dict[str, Any] = {"group": group, "resume": "allow" if id else None}
+        super().__init__(name=name, project=project, save_dir=save_dir, offline=offline, id=id, **settings)
+
+
+def finish() -> None:
+    """End the W&B run of this process, if there is one."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        wandb.finish()

@@ -1,0 +1,1 @@
+"""Records, readers, rendering, stores, and the one DataModule."""

@@ -1,0 +1,182 @@
+"""Preference data from files: `PairFiles`, and `RowSource`, which all sources made of rows have in common."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+from typing import Any, Literal, TypeVar
+
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.fields import Row
+from lit_rlhf.data.formats import FORMATS, Reader, common_format, detect_format, get_reader
+from lit_rlhf.data.readers import read_safe_rlhf
+from lit_rlhf.data.records import Record, Source
+from lit_rlhf.data.rows import RawRow, find_files, read_rows, source_name
+
+T = TypeVar("T")
+
+_HEAD = 50  # rows that are looked at to tell the format: enough to outvote a few bad ones
+_LONGEST_ID = 200
+
+
+class RowSource(Source):
+    """What every `Source` made of rows shares: where they are, and what happens to a bad one.
+
+    Args:
+        path: A file, a glob pattern, a folder written by ``save_to_disk``, a Hub id, or a list of these.
+        name: For reports; by default the file's name without its ending.
+        weight: Share of the records that is used; see `Source`.
+        on_bad_row: ``stop`` raises for a row that cannot be read, ``skip`` counts it in ``bad_rows``.
+        split: The split of a `datasets` folder or Hub data set that has several.
+
+    Raises:
+        DataError: If an argument is out of its range. Files are looked at only when they are read.
+    """
+
+    def __init__(
+        self,
+        path: str | list[str],
+        name: str | None = None,
+        weight: float = 1.0,
+        on_bad_row: Literal["stop", "skip"] = "stop",
+        split: str | None = None,
+    ) -> None:
+        if not path:
+            raise DataError("no file is named", "path")
+        if on_bad_row not in ("stop", "skip"):
+            raise DataError(f"expected 'stop' or 'skip', found {on_bad_row!r}", "on_bad_row")
+        if not (weight > 0 and math.isfinite(weight)):
+            raise DataError(f"expected a positive number, found {weight}", "weight")
+        self.path = path
+        self.name = source_name(path) if name is None else name
+        self.weight = weight
+        self.bad_rows = 0
+        self.on_bad_row = on_bad_row
+        self.split = split
+
+    def _convert(self, file: str, rows: Iterable[RawRow], convert: Callable[[Row], T]) -> Iterator[tuple[str, T]]:
+        """Yield (location, converted row) of one file; bad rows are counted, or raised with their location."""
+        good, last = 0, None
+        for location, row in rows:
+            try:
+                if isinstance(row, DataError):
+                    raise row
+                result = convert(row)
+            except DataError as error:
+                last = DataError(str(error), location)
+                if self.on_bad_row == "stop":
+                    raise last from None
+                self.bad_rows += 1
+            else:
+                good += 1
+                yield location, result
+        if not good and last is not None:
+            raise DataError(f"not one row can be read; the last one: {last}", file)
+
+
+class PairFiles(RowSource):
+    """Preference pairs, demonstrations or prompts from files of a public format.
+
+    Args:
+        path: A file (.jsonl, .ndjson, .json, each also gzipped; .parquet), a glob pattern, a folder written by
+            ``save_to_disk``, a Hub id (``owner/name`` or ``owner/name:config``), or a list of these.
+        format: A name in `lit_rlhf.data.formats.FORMATS`; by default the first rows of each file tell.
+        name: For reports; by default the file's name without its ending.
+        weight: Share of the records that is used; see `Source`.
+        on_bad_row: ``stop`` raises for a row that cannot be read, ``skip`` counts it in ``bad_rows``.
+        split: The split of a `datasets` folder or Hub data set that has several.
+        limit: Read no more than this many records.
+        label: Which of the two labels of PKU-SafeRLHF says what is preferred.
+        fields: The file's names for the format's fields, e.g. ``{prompt: question, chosen: good_answer}``.
+
+    Raises:
+        DataError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        path: str | list[str],
+        format: str | None = None,
+        name: str | None = None,
+        weight: float = 1.0,
+        on_bad_row: Literal["stop", "skip"] = "stop",
+        split: str | None = None,
+        limit: int | None = None,
+        label: Literal["better", "safer"] = "better",
+        fields: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(path, name, weight, on_bad_row, split)
+        if format is not None:
+            get_reader(format)
+        if limit is not None and limit < 1:
+            raise DataError(f"expected a positive number, found {limit}", "limit")
+        if label not in ("better", "safer"):
+            raise DataError(f"expected 'better' or 'safer', found {label!r}", "label")
+        self.format = format
+        self.limit = limit
+        self.label = label
+        self.fields = fields or {}
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records in the order of the files; ``bad_rows`` counts anew.
+
+        Raises:
+            DataError: For bad input: which file and line, which field, what was found and what was expected.
+        """
+        self.bad_rows = 0
+        files = chain.from_iterable(map(self._file_records, find_files(self.path)))
+        for location, record in islice(files, self.limit):
+            yield replace(record, source=self.name, location=location)
+
+    def _file_records(self, file: str) -> Iterator[tuple[str, Record]]:
+        rows = read_rows(file, self.split)
+        if self.format is not None:
+            return self._convert(file, rows, partial(self._read, self._reader(self.format), None))
+        head, readable = _peek(rows)
+        detected = common_format(map(self._renamed, readable.values()))
+        if detected is None and readable:
+            location, row = next(iter(readable.items()))
+            known = ", ".join(FORMATS)
+            message = f"no known format has the fields of this row: {', '.join(map(str, row)) or '(none)'}"
+            raise DataError(message, location, f"Name one with `format` ({known}), or rename fields with `fields`.")
+        # Without a readable row the reader is never called.
+        reader = self._reader(detected or next(iter(FORMATS)))
+        return self._convert(file, chain(head, rows), partial(self._read, reader, detected))
+
+    def _reader(self, format: str) -> Reader:
+        if self.label == "better":
+            return get_reader(format)
+        if format != "safe-rlhf":
+            raise DataError(f"'{self.label}' has a meaning for format 'safe-rlhf' only, not for '{format}'", "label")
+        return partial(read_safe_rlhf, label="safer_response_id")
+
+    def _read(self, reader: Reader, detected: str | None, row: Row) -> Record:
+        row = self._renamed(row)
+        record = reader(row)
+        if detected is not None and (other := detect_format(row)) not in (None, detected):
+            message = f"this row looks like format '{other}', but most of the first ones like '{detected}'"
+            raise DataError(message, hint="Name the `format` to have all rows read alike.")
+        return replace(record, meta=_small_id(row) | record.meta)
+
+    def _renamed(self, row: Row) -> Row:
+        return row | {standard: row[name] for standard, name in self.fields.items() if name in row}
+
+
+def _peek(rows: Iterator[RawRow]) -> tuple[list[RawRow], dict[str, Row]]:
+    """Take rows until `_HEAD` readable ones are among them; give all of them, and the readable by location."""
+    head: list[RawRow] = []
+    readable: dict[str, Row] = {}
+    for location, row in rows:
+        head.append((location, row))
+        if not isinstance(row, DataError):
+            readable[location] = row
+        if len(readable) == _HEAD:
+            break
+    return head, readable
+
+
+def _small_id(row: Row) -> dict[str, Any]:
+    found = row.get("id")
+    small = isinstance(found, int) or (isinstance(found, str) and len(found) <= _LONGEST_ID)
+    return {"id": found} if small else {}

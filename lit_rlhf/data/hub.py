@@ -1,0 +1,99 @@
+"""Rows of `datasets` folders on disk and of data sets on the Hub. The library is imported only when used."""
+
+import os
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lit_rlhf.data.errors import DataError
+
+_CONNECT_SECONDS = 3.0
+
+
+def folder_rows(folder: str, split: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (location, row) of a folder that ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk`` wrote.
+
+    Raises:
+        DataError: If the folder is no such data set, is damaged, or the split is missing or not named.
+    """
+    if not any(os.path.exists(os.path.join(folder, name)) for name in ("dataset_dict.json", "dataset_info.json")):
+        files = sorted({path.suffix for path in Path(folder).iterdir() if path.suffix in (".jsonl", ".parquet")})
+        hint = f"To read the files in it, write {os.path.join(folder, '*' + files[0])}." if files else ""
+        raise DataError("this folder is no data set that `save_to_disk` wrote", folder, hint)
+    import datasets
+
+    try:
+        data = datasets.load_from_disk(folder)
+    except Exception as error:  # a damaged folder raises anything from KeyError to ArrowInvalid
+        raise DataError(f"damaged data set: {_reason(error)}", folder) from error
+    yield from _rows(_choose_split(data, split, folder), folder)
+
+
+def hub_rows(identifier: str, split: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (location, row) of a Hub data set, ``owner/name`` or ``owner/name:config``.
+
+    Without a network it gives up after seconds, where the library would go on trying.
+
+    Raises:
+        DataError: If the Hub cannot be reached, or the data set, its config or its split is not there.
+    """
+    import datasets
+    from datasets import config as settings
+
+    if not settings.HF_HUB_OFFLINE and not _reachable(settings.HF_ENDPOINT):
+        hint = "Name a local file, or set HF_HUB_OFFLINE=1 to use the copy of an earlier download."
+        message = f"no such file here, and the Hub cannot be reached at {settings.HF_ENDPOINT}"
+        raise DataError(message, identifier, hint)
+    name, _, configuration = identifier.partition(":")
+    try:
+        data = datasets.load_dataset(name, configuration or None, split=split)
+    except Exception as error:  # the library's errors share no base class
+        raise DataError(f"no such file here, and the Hub says: {_reason(error)}", identifier) from error
+    yield from _rows(_choose_split(data, None, identifier) if split is None else data, identifier)
+
+
+def _choose_split(data: Any, split: str | None, where: str) -> Any:
+    if not isinstance(data, dict):
+        if split not in (None, data.split):
+            raise DataError(f"this data set holds one split, {data.split or 'unnamed'}; '{split}' was asked for", where)
+        return data
+    if split is None and len(data) == 1:
+        return next(iter(data.values()))
+    if split not in data:
+        asked = "none was named" if split is None else f"there is no split '{split}'"
+        raise DataError(f"{asked}; the splits are {', '.join(sorted(data)) or '(none)'}", f"{where}, split")
+    return data[split]
+
+
+def _rows(data: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    rows = iter(data.with_format(None))  # as plain Python values, whatever format the data was saved with
+    number = 0
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # decoding a damaged table
+            raise DataError(f"damaged data set: {_reason(error)}", f"{where}:row {number + 1}") from error
+        number += 1
+        yield f"{where}:row {number}", row
+
+
+def _reachable(endpoint: str) -> bool:
+    if urllib.request.getproxies():
+        return True  # a direct connection would tell nothing
+    address = urlsplit(endpoint)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=_CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{lines[0] if lines else 'no reason given'} ({type(error).__name__})"

@@ -1,0 +1,81 @@
+"""Batches of similar lengths in a seeded order, from a loader that resumes in the middle of an epoch."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch.utils.data import Sampler
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+
+class BucketBatchSampler(Sampler[list[int]]):
+    """Batches of indices whose rows have similar lengths, so that little is padded.
+
+    The order depends on the seed and the epoch alone. Within a window of ``window`` batches the shuffled rows
+    are sorted by length and cut into batches; the batches are then shuffled. Every row comes exactly once
+    per epoch.
+
+    Args:
+        lengths: Tokens per row.
+        batch_size: Rows per batch; the last batch of an epoch may be smaller.
+        shuffle: Whether to shuffle; otherwise rows keep their order and are not bucketed.
+        seed: Of the order.
+        window: Batches that are sorted together; 1 gives plain shuffling.
+        rank: This process's number; each process takes every ``world_size``-th batch.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        window: int = 32,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.lengths, self.batch_size, self.shuffle, self.seed, self.window = lengths, batch_size, shuffle, seed, window
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    @property
+    def sampler(self) -> "BucketBatchSampler":
+        """Itself: where the Trainer looks for the sampler whose epoch it sets."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration follows; the Trainer calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        batches = -(-len(self.lengths) // self.batch_size)
+        return -(-batches // self.world_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = self._batches()
+        # Every process must take the same number of steps: the last round is filled up from the front.
+        batches += batches[: -len(batches) % self.world_size]
+        yield from batches[self.rank :: self.world_size]
+
+    def _batches(self) -> list[list[int]]:
+        rows = list(range(len(self.lengths)))
+        if not self.shuffle:
+            return self._cut(rows)
+        order = random.Random(f"{self.seed} {self.epoch}")
+        order.shuffle(rows)
+        span = self.batch_size * self.window
+        windows = [sorted(rows[i : i + span], key=self.lengths.__getitem__) for i in range(0, len(rows), span)]
+        batches = [batch for window in windows for batch in self._cut(window)]
+        order.shuffle(batches)
+        return batches
+
+    def _cut(self, rows: list[int]) -> list[list[int]]:
+        return [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+
+
+def make_loader(
+    rows: Sequence[Any], sampler: BucketBatchSampler, collate: Callable[[list[Any]], Any], workers: int = 0
+) -> StatefulDataLoader:
+    """A loader over ``rows`` whose ``state_dict`` resumes after the last batch it gave out."""
+    return StatefulDataLoader(rows, batch_sampler=sampler, collate_fn=collate, num_workers=workers)  # type: ignore[arg-type]

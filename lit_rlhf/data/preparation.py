@@ -1,0 +1,143 @@
+"""From records to tokenised rows: what is kept, what is left out, and how many of each."""
+
+import hashlib
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.records import Record, Source
+from lit_rlhf.data.rendering import Renderer
+
+View = Literal["responses", "pairs", "prompts"]
+"""What a stage wants to see of the records: demonstrations, preference pairs, or prompts alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tokenised record; the responses that the view does not need are empty."""
+
+    record: Record
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest sequence that the row leads to."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+
+@dataclass
+class Counts:
+    """How many records were kept, and why the others were not.
+
+    Attributes:
+        kept: Rows in use.
+        over_length: Longer than ``max_length`` tokens.
+        identical: Pairs whose two responses are the same.
+        tie: Pairs on which the annotators saw no difference.
+        incomplete: Records without the responses that the view needs.
+        repeated: Prompts that had come before (prompt view only).
+        in_validation: Records that the training part leaves to validation (and the other way round, with a split).
+        bad: Rows that could not be read and were skipped as asked.
+    """
+
+    kept: int = 0
+    over_length: int = 0
+    identical: int = 0
+    tie: int = 0
+    incomplete: int = 0
+    repeated: int = 0
+    in_validation: int = 0
+    bad: int = 0
+
+    def __str__(self) -> str:
+        parts = [
+            f"{count:,} {name.replace('_', ' ')}" for name, count in asdict(self).items() if count or name == "kept"
+        ]
+        return ", ".join(parts)
+
+
+def validation_share(prompt_hash: str) -> float:
+    """A number in [0, 1) that a prompt keeps for ever: below ``val_fraction`` it belongs to validation."""
+    return int(hashlib.sha256(f"validation {prompt_hash}".encode()).hexdigest()[:12], 16) / 16**12
+
+
+def weighted(source: Source, seed: int) -> Iterator[Record]:
+    """The source's records, thinned out or repeated by its weight; the choice depends on the seed alone."""
+    whole, part = divmod(source.weight, 1.0)
+    choice = random.Random(f"{seed} {source.name}")
+    for record in source.records():
+        for _ in range(int(whole) + (choice.random() < part)):
+            yield record
+
+
+def tokenise(
+    records: Iterable[Record],
+    renderer: Renderer,
+    view: View,
+    counts: Counts,
+    max_length: int,
+    cut_prompt: bool = False,
+) -> Iterator[Row]:
+    """Tokenise what the view needs and leave out what cannot be used, counting both.
+
+    Args:
+        records: What the sources gave.
+        renderer: The one way from text to ids.
+        view: What the stage wants to see.
+        counts: Counted up in place.
+        max_length: Most tokens of a row, end-of-sequence included.
+        cut_prompt: Cut the beginning of a prompt that is too long instead of leaving the record out.
+    """
+    seen: set[str] = set()
+    for record in records:
+        reason = _unusable(record, view, seen)
+        if reason is None:
+            row = _fit(_encode(record, renderer, view), max_length, cut_prompt)
+            if row is not None:
+                counts.kept += 1
+                yield row
+                continue
+            reason = "over_length"
+        setattr(counts, reason, getattr(counts, reason) + 1)
+
+
+def _unusable(record: Record, view: View, seen: set[str]) -> str | None:
+    if view == "prompts":
+        if record.prompt_hash in seen:
+            return "repeated"
+        seen.add(record.prompt_hash)
+    elif record.chosen is None or (view == "pairs" and record.rejected is None):
+        return "incomplete"
+    elif view == "pairs" and record.tie:
+        return "tie"
+    elif view == "pairs" and record.chosen == record.rejected:
+        return "identical"
+    return None
+
+
+def _encode(record: Record, renderer: Renderer, view: View) -> Row:
+    chosen = record.chosen if view in ("responses", "pairs") else None
+    rejected = record.rejected if view == "pairs" else None
+    prompt = renderer.prompt_ids(record.prompt)
+    if not prompt:
+        hint = "Use a template that writes something, such as the beginning-of-sequence token."
+        raise DataError("the rendered prompt has no tokens", record.location, hint)
+    return Row(
+        record,
+        prompt,
+        renderer.response_ids(chosen) if chosen is not None else [],
+        renderer.response_ids(rejected) if rejected is not None else [],
+    )
+
+
+def _fit(row: Row, max_length: int, cut_prompt: bool) -> Row | None:
+    excess = row.length - max_length
+    if excess <= 0:
+        return row
+    if not cut_prompt or excess >= len(row.prompt):
+        return None
+    return Row(row.record, row.prompt[excess:], row.chosen, row.rejected)

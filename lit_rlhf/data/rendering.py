@@ -1,0 +1,119 @@
+"""One way from text to token ids, shared by every stage: `Renderer`.
+
+A prompt and a response tokenised together in one stage and apart in another give different ids, and with
+them different scores. So there is one function for each, and nobody else calls the tokenizer.
+"""
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Any
+
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.records import Message
+
+_BOS = "{{ bos_token or '' }}"
+TEMPLATES: dict[str, str] = {
+    "dialogue": _BOS
+    + "{% for message in messages %}"
+    + "{{ {'system': 'System', 'user': 'Human', 'assistant': 'Assistant'}[message.role] }}: {{ message.content }}\n\n"
+    + "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}",
+    "plain": _BOS + "{% for message in messages %}{{ ' ' if loop.index > 1 else '' }}{{ message.content }}{% endfor %}",
+}
+"""Named chat templates for tokenizers that bring none: a transcript, or the bare text for a raw language model."""
+
+# Llama's templates print today's date unless they are given one; a score must not depend on the day.
+_PINNED = {"date_string": "26 Jul 2024"}
+_PROBE = "\u241fPROBE\u241f"
+
+
+class Renderer:
+    """Turns (prompt, response) into token ids, and response ids back into text.
+
+    Args:
+        tokenizer: A transformers tokenizer. Its chat template is replaced when ``template`` is given.
+        template: A name in `TEMPLATES`, or a Jinja chat template; None takes the tokenizer's own, and
+            ``dialogue`` where it has none.
+
+    Raises:
+        DataError: If the tokenizer has no end-of-sequence token.
+    """
+
+    def __init__(self, tokenizer: Any, template: str | None = None) -> None:
+        if tokenizer.eos_token_id is None:
+            raise DataError("has no end-of-sequence token, so no response can end", "tokenizer")
+        if template is None and tokenizer.chat_template is None:
+            template = "dialogue"
+        if template is not None:
+            tokenizer.chat_template = TEMPLATES.get(template, template)
+        self.tokenizer = tokenizer
+        self.eos_id: int = tokenizer.eos_token_id
+
+    @classmethod
+    def load(cls, path: str, template: str | None = None) -> "Renderer":
+        """Load the tokenizer of a Hugging Face directory or Hub id."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(f"no tokenizer could be loaded: {reason}", path, "Give a Hugging Face directory.") from None
+        return cls(tokenizer, template)
+
+    @property
+    def pad_id(self) -> int:
+        """An id to fill padding with. It never matters which: rows are read by length, never by id."""
+        pad = self.tokenizer.pad_token_id
+        return self.eos_id if pad is None else pad
+
+    def prompt_text(self, prompt: tuple[Message, ...]) -> str:
+        """The conversation as the template writes it, ready for the assistant's next words."""
+        messages = [{"role": message.role, "content": message.content} for message in prompt]
+        return self._template(messages, add_generation_prompt=True)
+
+    def prompt_ids(self, prompt: tuple[Message, ...]) -> list[int]:
+        """Token ids of the rendered conversation, generation prompt included."""
+        return self.tokenizer(self.prompt_text(prompt), add_special_tokens=False)["input_ids"]
+
+    def response_ids(self, text: str) -> list[int]:
+        """Token ids of a finished response, end-of-sequence included.
+
+        Special-token text inside a response is spelled out, never turned into the token itself, so a
+        response can neither end early nor open a turn.
+        """
+        ids = self.tokenizer(self._response_prefix + text, add_special_tokens=False, split_special_tokens=True)
+        return [*ids["input_ids"], self.eos_id]
+
+    def response_text(self, ids: list[int]) -> str:
+        """The text of sampled response ids, without special tokens."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True).removeprefix(self._response_prefix)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the template and the vocabulary: equal fingerprints give equal ids for equal texts."""
+        probe = "The quick brown fox (1984) said: 'it is\n\n good, isn’t it?' ÄÖÜ 北京 🙂"
+        facts = [
+            self.tokenizer.chat_template,
+            len(self.tokenizer),
+            self.tokenizer.all_special_tokens,
+            self.prompt_ids((Message("user", probe),)),
+            self.response_ids(probe),
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def _template(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        return self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **_PINNED
+        )
+
+    @cached_property
+    def _response_prefix(self) -> str:
+        """What the template puts between the generation prompt and the response: usually nothing or a blank."""
+        question = [{"role": "user", "content": "Hello"}]
+        opened = self._template(question, add_generation_prompt=True)
+        answered = self._template([*question, {"role": "assistant", "content": _PROBE}], add_generation_prompt=False)
+        prefix = answered[len(opened) : answered.index(_PROBE)] if answered.startswith(opened) else ""
+        encode = lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+        # Tokenizers of the SentencePiece family write the blank themselves; a second one would be a token of its own.
+        return "" if prefix == " " and len(encode(" a")) > len(encode("a")) else prefix

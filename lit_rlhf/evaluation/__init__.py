@@ -1,0 +1,1 @@
+"""Judging policies and reward models."""

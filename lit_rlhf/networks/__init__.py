@@ -1,0 +1,1 @@
+"""Networks: loading, heads, the sampling engine, export."""

@@ -1,0 +1,103 @@
+"""Loading Hugging Face models, naming their weights, and writing them back."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.rendering import Renderer
+
+
+def load_model(path: str, kind: Literal["causal", "scalar"]) -> PreTrainedModel:
+    """Load a model in fp32 from a Hugging Face directory or Hub id.
+
+    Args:
+        path: Directory or Hub id.
+        kind: ``causal`` for a language model, ``scalar`` for a body with a one-number head; a language model's
+            directory gives a scalar model with a fresh head.
+
+    Raises:
+        DataError: If nothing can be loaded from there.
+    """
+    try:
+        if kind == "causal":
+            return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        return AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32, num_labels=1)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        hint = "Give a Hugging Face directory; an earlier stage writes one at its end."
+        raise DataError(f"no {kind} model could be loaded: {reason}", path, hint) from None
+
+
+def check_length(model: PreTrainedModel, tokens: int) -> None:
+    """Refuse sequences that are longer than the model has positions for, before they become nonsense."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and tokens > limit:
+        hint = "Lower data.max_length, or prompt length plus sampling.max_new_tokens."
+        raise DataError(f"a sequence of {tokens} tokens exceeds the model's {limit} positions", "max_length", hint)
+
+
+def call_body(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Final hidden states ``(N, S, H)`` of right-padded rows.
+
+    A causal body needs no mask for them: no real token sees the padding behind it. Without one, attention takes
+    its fast path.
+    """
+    check_length(model, ids.shape[1])
+    return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Sixteen hexadecimal digits that name the weights: from up to 4,096 values of every tensor."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 4096)].float().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def ensure_pad_token(model: PreTrainedModel, renderer: Renderer) -> None:
+    """Give a scalar model a padding token that no response ends with.
+
+    ``AutoModelForSequenceClassification`` finds the last token as the last one that is not padding; were padding
+    the end-of-sequence token, it would score the token before.
+    """
+    tokenizer: Any = renderer.tokenizer
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == renderer.eos_id:
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def export(model: PreTrainedModel, renderer: Renderer, directory: str | os.PathLike[str]) -> Path:
+    """Write a Hugging Face directory: config, safetensors, tokenizer, chat template.
+
+    The directory appears whole or not at all; one that stood there before is replaced.
+    """
+    target = Path(directory)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.save_pretrained(partial)
+    renderer.tokenizer.save_pretrained(partial)
+    replace_directory(partial, target)
+    return target
+
+
+def replace_directory(partial: Path, target: Path) -> None:
+    """Put a finished directory in its place with one rename, moving an older one out of the way first."""
+    outdated = target.with_name(f".{target.name}.outdated")
+    shutil.rmtree(outdated, ignore_errors=True)
+    if target.exists():
+        target.rename(outdated)
+    partial.rename(target)
+    shutil.rmtree(outdated, ignore_errors=True)

@@ -1,0 +1,56 @@
+"""The optimiser that every stage shares: AdamW with warm-up and a schedule."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch.nn import Parameter
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass
+class Optimizer:
+    """AdamW with warm-up and a schedule.
+
+    Attributes:
+        lr: Peak learning rate.
+        betas: Decay of the two moments.
+        weight_decay: Decoupled weight decay.
+        warmup: Share of all steps over which the rate rises from zero.
+        schedule: What follows: ``constant``, or a fall to zero as ``linear`` or ``cosine``.
+    """
+
+    lr: float = 1e-5
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    warmup: float = 0.03
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+
+    def build(self, groups: Iterable[Parameter] | list[dict[str, Any]], total_steps: float) -> dict[str, Any]:
+        """What ``configure_optimizers`` returns; ``total_steps`` may be infinite with a constant schedule.
+
+        Args:
+            groups: Parameters, or parameter groups, each of which may bring its own ``lr``.
+            total_steps: Number of times that the schedule will be stepped.
+        """
+        optimizer = AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+        scheduler = LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def factor(self, step: int, total_steps: float) -> float:
+        """Share of the peak rate at a step."""
+        if math.isinf(total_steps):
+            return 1.0
+        warmup = self.warmup * total_steps
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        progress = min(1.0, (step - warmup) / max(1.0, total_steps - warmup))
+        match self.schedule:
+            case "constant":
+                return 1.0
+            case "linear":
+                return 1.0 - progress
+            case "cosine":
+                return 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,149 @@
+"""The sampling engine: k responses per prompt from one prefill, finished rows leave."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from lit_rlhf.data.batches import Sequences
+from lit_rlhf.networks.backbone import check_length
+
+
+@dataclass
+class Sampling:
+    """How responses are drawn.
+
+    Attributes:
+        max_new_tokens: Most tokens of a response; one that reaches them without ending is marked as truncated.
+        temperature: Divides the logits; 0 always takes the likeliest token.
+        top_p: Nucleus: the smallest set of tokens whose probability reaches this; 1 keeps all. Policy optimisation
+            should keep 1, since its log-probabilities are those of the full distribution.
+        top_k: Keep this many likeliest tokens; 0 keeps all.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    prompts: Tensor,
+    lengths: Tensor,
+    eos_id: int,
+    sampling: Sampling,
+    generator: torch.Generator | None = None,
+    k: int = 1,
+) -> tuple[Sequences, Tensor]:
+    """Draw ``k`` responses per prompt.
+
+    Args:
+        model: A causal language model.
+        prompts: Token ids ``(B, P)``, padded on the right.
+        lengths: Tokens of each prompt ``(B,)``.
+        eos_id: Ends a response, and becomes its last token.
+        sampling: How tokens are drawn.
+        generator: Source of randomness, on the model's device.
+        k: Responses per prompt; they share the prompt's prefill.
+
+    Returns:
+        The prompts with their responses, row ``b * k + j`` being response j of prompt b, and which responses
+        were truncated ``(B * k,)`` bool.
+    """
+    check_length(model, prompts.shape[1] + sampling.max_new_tokens)
+    was_training = model.training
+    model.eval()
+    try:
+        tokens = _decode(model, prompts, lengths, eos_id, sampling, generator, k)  # (N, T), -1 behind the end
+    finally:
+        model.train(was_training)
+    drawn = (tokens >= 0).sum(1)
+    truncated = tokens.gather(1, drawn[:, None] - 1).squeeze(1) != eos_id
+    start = lengths.repeat_interleave(k)
+    ids = torch.full((len(tokens), prompts.shape[1] + tokens.shape[1]), eos_id, device=prompts.device)
+    ids[:, : prompts.shape[1]] = prompts.repeat_interleave(k, 0)
+    steps = torch.arange(tokens.shape[1], device=prompts.device)
+    ids.scatter_(1, start[:, None] + steps, tokens.clamp(min=0))
+    length = start + drawn
+    return Sequences(ids[:, : int(length.max())], start, length), truncated
+
+
+def _decode(
+    model: PreTrainedModel,
+    prompts: Tensor,
+    lengths: Tensor,
+    eos_id: int,
+    sampling: Sampling,
+    generator: torch.Generator | None,
+    k: int,
+) -> Tensor:
+    """The decoding loop; returns token ids ``(B * k, T)`` with -1 behind each response's end."""
+    ids, mask, positions = _left_padded(prompts, lengths, eos_id)
+    cache = DynamicCache(config=model.config)
+    ragged = not bool(mask.all())
+    output = model(
+        input_ids=ids,
+        attention_mask=mask if ragged else None,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    logits = output.logits[:, -1].repeat_interleave(k, 0)
+    if k > 1:
+        cache.batch_repeat_interleave(k)
+    mask, position = mask.repeat_interleave(k, 0), lengths.repeat_interleave(k)
+    tokens = torch.full((len(logits), sampling.max_new_tokens), -1, device=ids.device)
+    rows = torch.arange(len(logits), device=ids.device)  # which response each cache row belongs to
+    going = torch.ones_like(rows, dtype=torch.bool)
+    for step in range(sampling.max_new_tokens):
+        drawn = draw(logits, sampling, generator)
+        tokens[rows[going], step] = drawn[going]
+        going &= drawn != eos_id
+        remaining = int(going.sum())
+        if remaining == 0 or step + 1 == sampling.max_new_tokens:
+            return tokens[:, : step + 1]
+        if remaining <= 0.75 * len(rows):  # copying the cache pays only when enough rows have finished
+            keep = going.nonzero().squeeze(1)
+            cache.batch_select_indices(keep)
+            rows, going, drawn, mask, position = rows[keep], going[keep], drawn[keep], mask[keep], position[keep]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        output = model(
+            input_ids=drawn[:, None],
+            attention_mask=mask if ragged else None,
+            position_ids=position[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits, position = output.logits[:, -1], position + 1
+    return tokens
+
+
+def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> Tensor:
+    """Draw one token per row of ``(N, V)`` logits."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    logits = logits.float() / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[-1]:
+        weakest = logits.topk(sampling.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < weakest, -torch.inf)
+    probabilities = logits.softmax(-1)
+    if sampling.top_p < 1:
+        ordered, order = probabilities.sort(-1, descending=True)
+        before = ordered.cumsum(-1) - ordered  # probability of all likelier tokens
+        probabilities = torch.zeros_like(ordered).scatter(-1, order, ordered.masked_fill(before >= sampling.top_p, 0.0))
+    # Exponential race: the arrival p / E(1) that comes first is distributed like p, without normalising or sorting.
+    race = torch.empty_like(probabilities).exponential_(generator=generator)
+    return (probabilities / race).argmax(-1)
+
+
+def _left_padded(prompts: Tensor, lengths: Tensor, filler: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Move the padding to the left; returns ids, mask and positions, each ``(B, P)``."""
+    width = int(lengths.max())
+    columns = torch.arange(width, device=prompts.device) - (width - lengths)[:, None]
+    mask = columns >= 0
+    positions = columns.clamp(min=0)
+    return prompts.gather(1, positions).masked_fill(~mask, filler), mask, positions

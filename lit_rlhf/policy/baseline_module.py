@@ -1,0 +1,112 @@
+"""Offline baselines: what the SFT policy earns on each prompt, sampled and scored once."""
+
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+
+from lit_rlhf.data.batches import PromptBatch
+from lit_rlhf.data.preparation import View
+from lit_rlhf.data.store import Key, Store
+from lit_rlhf.networks.backbone import fingerprint
+from lit_rlhf.networks.policy_network import PolicyNetwork
+from lit_rlhf.networks.sampling import Sampling
+from lit_rlhf.policy.rollout import complete, seeded_generator
+from lit_rlhf.rewards.reward import Reward
+
+
+class BaselineModule(LightningModule):
+    """Samples k responses per prompt from a policy, scores them, and writes the keyed Parquet store.
+
+    Run with ``predict``. Each batch becomes one part of the store; a run that was interrupted skips the parts
+    that are there. Sampling depends on the seed and the batch number alone, so a resumed store equals an
+    uninterrupted one.
+
+    Args:
+        policy: Hugging Face directory of the SFT policy.
+        reward: The very reward that policy optimisation will centre.
+        store: Folder to write.
+        k: Responses per prompt.
+        sampling: How they are drawn; the default is nucleus sampling at temperature .8 and top-p .9.
+        seed: Of the sampled responses.
+    """
+
+    view: View = "prompts"
+
+    def __init__(
+        self,
+        policy: str,
+        reward: Reward,
+        store: str,
+        k: int = 5,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["reward"])
+        self.path, self.reward, self.k, self.seed = policy, reward, k, seed
+        self.sampling = sampling or Sampling(temperature=0.8, top_p=0.9)
+        self.store = Store(store)
+        self.policy: PolicyNetwork | None = None
+
+    @property
+    def tokenizer(self) -> str:
+        """Where the tokenizer comes from unless the data name one."""
+        return self.path
+
+    def configure_model(self) -> None:
+        """Load the policy and the reward."""
+        if self.policy is None:
+            self.policy = PolicyNetwork(self.path).requires_grad_(False)
+            self.reward.load(self.trainer.datamodule.renderer, fingerprint(self.policy))  # type: ignore[attr-defined]
+
+    @property
+    def key(self) -> Key:
+        """What the store is made from: everything that would change its rows."""
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return {
+            "policy": fingerprint(self.policy),  # type: ignore[arg-type]
+            "reward": self.reward.fingerprint,
+            "template": datamodule.renderer.fingerprint,
+            "k": self.k,
+            "seed": self.seed,
+            **vars(self.sampling),
+            "prompts": datamodule.fingerprint,
+            "batch_size": datamodule.val_batch_size,
+        }
+
+    def on_predict_start(self) -> None:
+        """Begin the store, or go on with it."""
+        self.store.begin(self.key)
+
+    @torch.no_grad()
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Sample and score one batch of prompts and write its part of the store."""
+        if self.store.has_part(batch_idx):
+            return
+        generator = seeded_generator(self.device, "baselines", self.seed, batch_idx)
+        renderer = self.trainer.datamodule.renderer  # type: ignore[attr-defined]
+        completions = complete(self.policy, batch, renderer, self.sampling, generator, self.k)  # type: ignore[arg-type]
+        scores = self.reward(completions).sum(1).tolist()
+        lengths, truncated = completions.sequences.response_length.tolist(), completions.truncated.tolist()
+        rows = []
+        for i, record in enumerate(batch.records):
+            part = slice(i * self.k, (i + 1) * self.k)
+            rows.append(
+                {
+                    "prompt_hash": record.prompt_hash,
+                    "prompt": record.prompt[-1].content,
+                    "responses": completions.texts[part],
+                    "scores": scores[part],
+                    "lengths": lengths[part],
+                    "truncated": truncated[part],
+                }
+            )
+        self.store.write_part(batch_idx, rows)
+
+    def on_predict_end(self) -> None:
+        """Declare the store finished."""
+        batches = self.trainer.num_predict_batches[0]
+        rows = self.store.finish(int(batches))
+        rank_zero_info(f"baselines: {rows:,} prompts x {self.k} responses in {self.store.directory}")

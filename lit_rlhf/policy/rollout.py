@@ -1,0 +1,31 @@
+"""From prompts to completions: what baselines, policy optimisation and comparisons share."""
+
+import hashlib
+
+import torch
+
+from lit_rlhf.data.batches import Completions, PromptBatch
+from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.networks.policy_network import PolicyNetwork
+from lit_rlhf.networks.sampling import Sampling, sample
+
+
+def complete(
+    policy: PolicyNetwork,
+    batch: PromptBatch,
+    renderer: Renderer,
+    sampling: Sampling,
+    generator: torch.Generator | None = None,
+    k: int = 1,
+) -> Completions:
+    """Sample ``k`` responses per prompt; row ``b * k + j`` is response j of prompt b."""
+    sequences, truncated = sample(policy.model, batch.ids, batch.length, renderer.eos_id, sampling, generator, k)
+    texts = [renderer.response_text(ids) for ids in sequences.response_lists()]
+    records = [record for record in batch.records for _ in range(k)]
+    return Completions(sequences, truncated, records, texts)
+
+
+def seeded_generator(device: torch.device, *parts: int | str) -> torch.Generator:
+    """A generator whose stream is a function of the parts, such as a seed and a batch number."""
+    digest = hashlib.sha256(" ".join(map(str, parts)).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,0 +1,17 @@
+"""Modules that learn a reward, and the `Reward` objects that policy optimisation consumes."""
+
+from lit_rlhf.rewards.contrastive import ContrastiveReward
+from lit_rlhf.rewards.python import GoldReward, PythonReward
+from lit_rlhf.rewards.reward import Reward, SequenceReward
+from lit_rlhf.rewards.scalar import ScalarReward
+from lit_rlhf.rewards.scalar_module import ScalarRewardModule
+
+__all__ = [
+    "ContrastiveReward",
+    "GoldReward",
+    "PythonReward",
+    "Reward",
+    "ScalarReward",
+    "ScalarRewardModule",
+    "SequenceReward",
+]

@@ -1,0 +1,64 @@
+"""What policy optimisation asks for its rewards: one small base class, composed from YAML."""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from lit_rlhf.data.batches import Completions
+from lit_rlhf.data.rendering import Renderer
+
+
+class Reward(nn.Module):
+    """Gives each response token a reward. Wrappers hold an inner reward and change what it gives.
+
+    Construction is cheap and reads nothing; `load` opens models and stores.
+
+    Attributes:
+        scale: Factor that the reward puts on its model's scores; a critic that starts from that model follows it.
+        fingerprint: Names what is computed: stores keep it, and resumed runs compare it. Known after `load`.
+    """
+
+    scale: float = 1.0
+    fingerprint: str = ""
+
+    def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
+        """Open what the reward needs.
+
+        Args:
+            renderer: How prompts and responses were turned into the ids that will be scored.
+            policy_fingerprint: Names the reference policy; stores of its responses are checked against it.
+        """
+        return self
+
+    @property
+    def proxy(self) -> "Reward":
+        """The reward without wrappers that need stored data: what is reported on unseen prompts."""
+        return self
+
+    def baseline_mean(self, completions: Completions) -> Tensor | None:
+        """Mean reward of each prompt's stored baselines ``(N,)``, or None where there are none."""
+        return None
+
+    def forward(self, completions: Completions) -> Tensor:
+        """Rewards of the response tokens ``(N, T)``, zero at padding."""
+        raise NotImplementedError
+
+
+class SequenceReward(Reward):
+    """A reward for the response as a whole: subclasses give one score per row."""
+
+    def scores(self, completions: Completions) -> Tensor:
+        """Scores ``(N,)``."""
+        raise NotImplementedError
+
+    def forward(self, completions: Completions) -> Tensor:
+        """The score on the last real token, zero elsewhere ``(N, T)``."""
+        return on_last_token(self.scores(completions), completions)
+
+
+def on_last_token(scores: Tensor, completions: Completions) -> Tensor:
+    """Place one score per row ``(N,)`` on its last real response token ``(N, T)``."""
+    lengths = completions.sequences.response_length
+    placed = torch.zeros(len(lengths), int(lengths.max()), device=scores.device)
+    return placed.scatter(1, lengths[:, None] - 1, scores.float()[:, None])

@@ -1,0 +1,63 @@
+"""The scalar reward model as a reward."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lit_rlhf.data.batches import Completions, Sequences, stack_sequences
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.networks.backbone import fingerprint
+from lit_rlhf.networks.reward_network import RewardNetwork
+from lit_rlhf.rewards.reward import SequenceReward
+
+
+class ScalarReward(SequenceReward):
+    """The score of a scalar reward model.
+
+    A model with another tokenizer or template than the policy's is asked through text.
+
+    Args:
+        model: The reward model's Hugging Face directory.
+        scale: Factor on its scores. None divides them by the standard deviation that was measured on its
+            validation pairs and is stored with the model; the mean is left where it is.
+        batch_size: Rows scored at a time.
+    """
+
+    def __init__(self, model: str, scale: float | None = None, batch_size: int = 64) -> None:
+        super().__init__()
+        self.path, self.batch_size = model, batch_size
+        self._scale = scale
+
+    def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
+        """Load the model and find out how it can be asked."""
+        self.network = RewardNetwork(self.path).requires_grad_(False).eval()
+        self.renderer = Renderer.load(self.path)
+        self.shares_ids = self.renderer.fingerprint == renderer.fingerprint
+        self.scale = self._calibrated() if self._scale is None else self._scale
+        self.fingerprint = f"scalar {fingerprint(self.network)} x {self.scale:.6g}"
+        return self
+
+    def _calibrated(self) -> float:
+        calibration = getattr(self.network.model.config, "calibration", None)
+        if not calibration or not calibration["std"] > 0:
+            hint = "Train it with validation pairs, or give ScalarReward a scale (1.0 leaves the scores alone)."
+            raise DataError("the model brings no spread of scores to divide by", self.path, hint)
+        return 1.0 / calibration["std"]
+
+    @torch.no_grad()
+    def scores(self, completions: Completions) -> Tensor:
+        """Scaled scores ``(N,)``."""
+        sequences = completions.sequences if self.shares_ids else self._through_text(completions)
+        parts = [self.network(sequences[i : i + self.batch_size]) for i in range(0, len(sequences), self.batch_size)]
+        return self.scale * torch.cat(parts)
+
+    def _through_text(self, completions: Completions) -> Sequences:
+        prompts = [self.renderer.prompt_ids(record.prompt) for record in completions.records]
+        responses = [self.renderer.response_ids(text) for text in completions.texts]
+        for response, truncated in zip(responses, completions.truncated.tolist(), strict=True):
+            if truncated and len(response) > 1:
+                response.pop()  # a response that was cut off does not end
+        device = completions.sequences.ids.device
+        return stack_sequences(prompts, responses, self.renderer.pad_id).to(device)

@@ -1,0 +1,129 @@
+"""Training a scalar reward model on preference pairs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.nn import ModuleDict
+
+from lit_rlhf.data.batches import PairBatch
+from lit_rlhf.data.preparation import View
+from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.functional import bradley_terry_loss
+from lit_rlhf.networks.backbone import ensure_pad_token, export
+from lit_rlhf.networks.optimizer import Optimizer
+from lit_rlhf.networks.reward_network import RewardNetwork
+from lit_rlhf.rewards.metrics import Moments, PairwiseAccuracy
+
+
+class ScalarRewardModule(LightningModule):
+    """Bradley–Terry reward model: one score per response, trained so that the chosen one scores higher.
+
+    Accuracy is reported without margins, on the labels as they are and, where they are known, on the true ones,
+    for each source, and beside the share of pairs whose chosen response is simply longer.
+
+    Args:
+        model: Hugging Face directory or Hub id to start from: a language model, or a scalar model to go on with.
+        optimizer: Learning rate and schedule.
+    """
+
+    view: View = "pairs"
+
+    def __init__(self, model: str, optimizer: Optimizer | None = None) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.path, self.optimizer = model, optimizer or Optimizer()
+        self.network: RewardNetwork | None = None
+
+    @property
+    def tokenizer(self) -> str:
+        """Where the tokenizer comes from unless the data name one."""
+        return self.path
+
+    def configure_model(self) -> None:
+        """Build the network and its metrics; called by the Trainer, again on resume."""
+        if self.network is not None:
+            return
+        self.network = RewardNetwork(self.path).train()  # loading leaves dropout off
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        ensure_pad_token(self.network.model, datamodule.renderer)
+        names = ["all", *(datamodule.source_names if len(datamodule.source_names) > 1 else [])]
+        self.sources = datamodule.source_names
+        self.accuracy, self.true_accuracy, self.longer_wins = (
+            ModuleDict({name: PairwiseAccuracy() for name in names}) for _ in range(3)
+        )
+        self.spread = Moments()
+
+    # ------------------------------------------------------------------ the loss
+
+    def scores(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """Scores of chosen and rejected responses, each ``(N,)``, from one forward pass."""
+        chosen, rejected = self.network(batch.chosen.joined(batch.rejected)).chunk(2)  # type: ignore[misc]
+        return chosen, rejected
+
+    def loss(self, chosen: Tensor, rejected: Tensor, batch: PairBatch) -> Tensor:
+        """The training loss; a variant overrides this."""
+        return bradley_terry_loss(chosen, rejected)
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """One step on a batch of pairs."""
+        chosen, rejected = self.scores(batch)
+        loss = self.loss(chosen, rejected, batch)
+        accuracy = (chosen > rejected).float().mean()
+        self.log_dict({"train/loss": loss, "train/accuracy": accuracy}, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    # ------------------------------------------------------------------ measuring
+
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Count one batch."""
+        chosen, rejected = self.scores(batch)
+        self.log("val/loss", self.loss(chosen, rejected, batch), batch_size=len(batch), sync_dist=True)
+        self.spread.update(torch.cat([chosen, rejected]))
+        longer = (batch.chosen.length - batch.rejected.length).float()
+        truth = batch.chosen_is_better
+        for name in self.accuracy:
+            of_source = torch.ones_like(truth, dtype=torch.bool)
+            if name != "all":
+                of_source = batch.source == self.sources.index(name)
+            known = of_source & (truth >= 0)
+            self.accuracy[name].update((chosen - rejected)[of_source])
+            self.longer_wins[name].update(longer[of_source])
+            self.true_accuracy[name].update(((chosen - rejected) * (2 * truth - 1))[known])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the shares with their intervals, and remember the spread of the scores for the export."""
+        for prefix, metrics in (("accuracy", self.accuracy), ("true_accuracy", self.true_accuracy)):
+            for name, metric in metrics.items():
+                self._log_share(prefix, name, metric)
+        for name, metric in self.longer_wins.items():
+            self._log_share("longer_wins", name, metric, interval=False)
+        moments = {name: float(value) for name, value in self.spread.compute().items()}
+        self.spread.reset()
+        self.log_dict({f"val/score_{name}": moments[name] for name in ("mean", "std")}, sync_dist=True)
+        if not self.trainer.sanity_checking:
+            self.network.model.config.calibration = {**moments, "data": ", ".join(self.sources)}  # type: ignore[union-attr]
+
+    def _log_share(self, prefix: str, name: str, metric: Any, interval: bool = True) -> None:
+        if metric.total > 0:
+            key = f"val/{prefix}" if name == "all" else f"val/{prefix}/{name}"
+            low, high = metric.interval()
+            bounds = {f"{key}_low": low, f"{key}_high": high} if interval else {}
+            self.log_dict({key: metric.compute(), **bounds}, prog_bar=key == "val/accuracy", sync_dist=True)
+        metric.reset()
+
+    # ------------------------------------------------------------------ Lightning's hooks
+
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over all parameters."""
+        return self.optimizer.build(self.parameters(), self.trainer.estimated_stepping_batches)
+
+    def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
+        """Write a directory that ``AutoModelForSequenceClassification`` loads, with equal scores."""
+        return export(self.network.model, renderer, directory)  # type: ignore[union-attr]

@@ -1,0 +1,100 @@
+import time
+
+import datasets
+import pytest
+
+from lit_rlhf.data import hub
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.rows import read_rows
+
+ROWS = [{"prompt": f"p{i}", "chosen": [{"role": "assistant", "content": f"c{i}"}], "score": i / 2} for i in range(5)]
+
+
+@pytest.fixture
+def data():
+    return datasets.Dataset.from_list(ROWS)
+
+
+def test_a_saved_data_set_gives_its_rows(tmp_path, data):
+    data.save_to_disk(tmp_path / "one")
+    found = list(read_rows(str(tmp_path / "one")))
+    assert [row for _, row in found] == ROWS
+    assert found[2][0] == f"{tmp_path / 'one'}:row 3"
+
+
+def test_rows_are_plain_python_whatever_format_the_data_was_saved_with(tmp_path, data):
+    data.with_format("numpy").save_to_disk(tmp_path / "one")
+    assert [row for _, row in read_rows(str(tmp_path / "one"))] == ROWS
+
+
+def test_splits_are_chosen_by_name(tmp_path, data):
+    folder = str(tmp_path / "two")
+    datasets.DatasetDict(train=data, test=data.select([4])).save_to_disk(folder)
+    assert [row for _, row in read_rows(folder, split="test")] == ROWS[4:]
+    with pytest.raises(DataError, match="none was named; the splits are test, train"):
+        list(read_rows(folder))
+    with pytest.raises(DataError, match="no split 'dev'; the splits are test, train"):
+        list(read_rows(folder, split="dev"))
+
+
+def test_a_single_split_needs_no_name(tmp_path, data):
+    datasets.DatasetDict(train=data).save_to_disk(tmp_path / "one")
+    assert [row for _, row in read_rows(str(tmp_path / "one"))] == ROWS
+    data.save_to_disk(tmp_path / "bare")
+    with pytest.raises(DataError, match="'train' was asked for"):
+        list(read_rows(str(tmp_path / "bare"), split="train"))
+
+
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no data set that `save_to_disk` wrote"):
+        list(read_rows(str(tmp_path)))
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    with pytest.raises(DataError) as caught:
+        list(read_rows(str(tmp_path)))
+    assert str(tmp_path / "*.jsonl") in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
+def test_a_damaged_data_set_is_an_error(tmp_path, data, damage):
+    folder = tmp_path / "one"
+    data.save_to_disk(folder)
+    (folder / damage).write_bytes(b"garbage")
+    with pytest.raises(DataError, match="damaged data set"):
+        list(read_rows(str(folder)))
+
+
+def test_without_a_network_it_fails_at_once_and_says_so(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(hub.socket, "create_connection", refuse)
+    monkeypatch.setattr(hub.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    begin = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        list(read_rows("owner/name"))
+    assert time.monotonic() - begin < 5
+    assert "the Hub cannot be reached" in str(caught.value)
+    assert "owner/name" in str(caught.value)
+
+
+def test_offline_mode_goes_to_the_cache_only(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub.socket, "create_connection", lambda *a, **k: pytest.fail("asked the network"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
+    with pytest.raises(DataError, match="the Hub says"):
+        list(read_rows("owner/name"))
+
+
+def test_a_hub_data_set_is_asked_for_by_name_config_and_split(monkeypatch, data):
+    asked = []
+
+    def load(name, config, split):
+        asked.append((name, config, split))
+        return data if split else datasets.DatasetDict(train=data)
+
+    monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert [row for _, row in read_rows("owner/name:part", split="train[:5]")] == ROWS
+    assert [row for _, row in read_rows("owner/name")] == ROWS
+    assert asked == [("owner/name", "part", "train[:5]"), ("owner/name", None, None)]

@@ -1,0 +1,268 @@
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lit_rlhf.data import readers
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.formats import FORMATS, detect_format
+from lit_rlhf.data.records import Message, Record
+
+SYSTEM = {"role": "system", "content": "be kind"}
+ASKED = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "r"}]
+PROMPT = (Message("user", "q"), Message("assistant", "a"), Message("user", "r"))
+TRANSCRIPT = "\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant:"
+POST = {"id": "t3_1", "post": "a long story ", "title": "A title", "subreddit": "advice", "article": None}
+
+
+def said(text: str) -> list[dict]:
+    return [{"role": "assistant", "content": text}]
+
+
+PAIR = Record(PROMPT, "good", "bad")
+EXAMPLES = [
+    ("explicit", {"prompt": "q", "chosen": "good", "rejected": "bad"}, Record(PROMPT[:1], "good", "bad")),
+    ("explicit", {"prompt": ASKED, "chosen": "good", "rejected": said("bad")}, PAIR),
+    ("explicit", {"prompt": "", "chosen": "b", "rejected": "b"}, Record((Message("user", ""),), "b", "b")),
+    ("explicit", {"prompt": "q", "chosen": "x", "rejected": "y", "tie": True}, Record(PROMPT[:1], "x", "y", tie=True)),
+    ("conversational", {"prompt": ASKED, "chosen": said("good"), "rejected": said("bad")}, PAIR),
+    ("conversational", {"prompt": ASKED, "chosen": ASKED + said("good"), "rejected": said("bad")}, PAIR),
+    ("implicit", {"chosen": ASKED + said("good"), "rejected": ASKED + said("bad")}, PAIR),
+    ("implicit", {"chosen": ASKED + said("good"), "rejected": ASKED + said("good")}, Record(PROMPT, "good", "good")),
+    (
+        "implicit",
+        {"chosen": "The sky is blue.", "rejected": "The sky is black."},
+        Record((Message("user", "The sky is"),), "blue.", "black."),
+    ),
+    ("hh", {"chosen": f"{TRANSCRIPT} good", "rejected": f"{TRANSCRIPT} bad"}, PAIR),
+    ("hh", {"prompt": TRANSCRIPT, "chosen": " good", "rejected": "bad\n"}, PAIR),
+    ("hh", {"prompt": TRANSCRIPT.lstrip(), "chosen": "good", "rejected": "bad"}, PAIR),
+    ("hh", {"prompt": TRANSCRIPT, "response": "good"}, Record(PROMPT, "good")),
+    ("hh", {"prompt": TRANSCRIPT}, Record(PROMPT)),
+    (
+        "hh-strength",
+        {
+            "chosen": ["q", "a", "r", "good"],
+            "rejected": ["q", "a", "r", "bad"],
+            "chosen score list": [1.0, 2.0],
+            "rejected score list": [0.5, 3],
+            "mean preference difference": -0.25,
+            "std preference difference": 0.75,
+            "GPT4 label": 0,
+        },
+        Record(
+            PROMPT,
+            "good",
+            "bad",
+            chosen_scores=(1.0, 2.0),
+            rejected_scores=(0.5, 3.0),
+            strength=-0.25,
+            meta={"gpt4_label": 0},
+        ),
+    ),
+    (
+        "hh-strength",
+        {
+            "chosen": ["q", "good"],
+            "rejected": ["q", "bad"],
+            "chosen_score_list": [1.0, 2.0],
+            "rejected_score_list": [0.0, 0.5],
+            "GPT4 label": -1,
+        },
+        Record(PROMPT[:1], "good", "bad", chosen_scores=(1.0, 2.0), rejected_scores=(0.0, 0.5), strength=1.25),
+    ),
+    (
+        "ultrafeedback-binarized",
+        {
+            "prompt": "q",
+            "prompt_id": "0",
+            "chosen": [ASKED[0], *said("good")],
+            "rejected": [ASKED[0], *said("bad")],
+            "messages": [ASKED[0], *said("good")],
+            "score_chosen": 8.5,
+            "score_rejected": 7,
+        },
+        Record(PROMPT[:1], "good", "bad", chosen_scores=(8.5,), rejected_scores=(7.0,)),
+    ),
+    (
+        "ultrafeedback-binarized",
+        {"chosen": ASKED + said("good"), "rejected": ASKED + said("bad"), "score_chosen": 5, "score_rejected": 5.0},
+        Record(PROMPT, "good", "bad", chosen_scores=(5.0,), rejected_scores=(5.0,), tie=True),
+    ),
+    (
+        "safe-rlhf",
+        {"prompt": "q", "response_0": "bad", "response_1": "good", "better_response_id": 1, "safer_response_id": 0},
+        Record(PROMPT[:1], "good", "bad"),
+    ),
+    (
+        "tldr",
+        {"info": POST, "summaries": [{"text": " bad "}, {"text": " good"}], "choice": 1, "worker": "w"},
+        Record(
+            (Message("user", "SUBREDDIT: r/advice\n\nTITLE: A title\n\nPOST: a long story\n\nTL;DR:"),), "good", "bad"
+        ),
+    ),
+    (
+        "tldr",
+        {"info": {"article": "news", "post": None}, "summaries": [{"text": "good"}, {"text": "bad"}], "choice": 0},
+        Record((Message("user", "ARTICLE: news\n\nTL;DR:"),), "good", "bad"),
+    ),
+    ("demonstration", {"prompt": "q", "response": "good"}, Record(PROMPT[:1], "good")),
+    ("demonstration", {"prompt": ASKED, "completion": said("good")}, Record(PROMPT, "good")),
+    ("demonstration", {"messages": ASKED + said("good"), "prompt": "q"}, Record(PROMPT, "good")),
+    (
+        "demonstration",
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "good"}]},
+        Record(PROMPT[:1], "good"),
+    ),
+    ("prompt", {"prompt": ASKED, "difficulty": 3}, Record(PROMPT)),
+    ("prompt", {"prompt": [SYSTEM, ASKED[0]]}, Record((Message("system", "be kind"), PROMPT[0]))),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "expected"), EXAMPLES)
+def test_each_format_is_recognised_and_read(name, row, expected):
+    assert detect_format(row) == name
+    assert FORMATS[name](row) == expected
+
+
+def test_every_format_has_an_example():
+    assert {name for name, _, _ in EXAMPLES} == set(FORMATS)
+
+
+def test_the_other_label_of_safe_rlhf():
+    row = next(row for name, row, _ in EXAMPLES if name == "safe-rlhf")
+    assert readers.read_safe_rlhf(row, label="safer_response_id") == Record(PROMPT[:1], "bad", "good")
+
+
+BROKEN = [
+    ("explicit", {"prompt": "q", "chosen": "x"}, "field 'rejected': missing"),
+    ("explicit", {"prompt": "q", "chosen": "x", "rejected": " "}, "field 'rejected': empty response"),
+    ("explicit", {"prompt": "q", "chosen": 7, "rejected": "y"}, "field 'chosen': expected text, found a number"),
+    ("explicit", {"prompt": ASKED[:2], "chosen": "x", "rejected": "y"}, "field 'prompt': the prompt ends with"),
+    ("conversational", {"prompt": "q", "chosen": said("x"), "rejected": said("y")}, "field 'prompt': expected a list"),
+    ("implicit", {"chosen": ASKED + said("x"), "rejected": ASKED[:1] + said("y")}, "shares no prompt"),
+    ("implicit", {"chosen": ASKED, "rejected": ASKED}, "field 'chosen': the last turn is the user's"),
+    ("implicit", {"chosen": "same", "rejected": "same"}, "field 'rejected': the same as 'chosen'"),
+    ("implicit", {"chosen": "blue sky", "rejected": "black sky"}, "does not begin with the same words"),
+    ("implicit", {"chosen": "The sky", "rejected": "The sky is"}, "field 'chosen': empty response"),
+    ("hh", {"chosen": f"{TRANSCRIPT} x", "rejected": "\n\nHuman: z\n\nAssistant: y"}, "differ at turn 1"),
+    ("hh", {"chosen": f"{TRANSCRIPT} x", "rejected": TRANSCRIPT}, "field 'rejected': empty response"),
+    ("hh", {"chosen": f"{TRANSCRIPT} x\n\nHuman: y", "rejected": "Human: z"}, "the last turn is the user's"),
+    ("hh", {"prompt": "no transcript", "chosen": "x", "rejected": "y"}, "field 'prompt': no transcript"),
+    ("hh", {"prompt": TRANSCRIPT, "chosen": "x"}, "field 'rejected': missing"),
+    ("hh-strength", {"chosen": ["q"], "rejected": ["q", "x"]}, "an even number of turns.*found 1 of them"),
+    ("hh-strength", {"chosen": ["q", "x"], "rejected": ["q", "y"]}, "field 'chosen score list': missing"),
+    (
+        "hh-strength",
+        {"chosen": ["q", "x"], "rejected": ["q", "y"], "chosen score list": [1, 2], "rejected score list": [1]},
+        "field 'rejected score list': 1 scores against 2",
+    ),
+    ("safe-rlhf", {"prompt": "q", "response_0": "x", "response_1": "y", "better_response_id": 2}, "0 or 1, found 2"),
+    ("safe-rlhf", {"prompt": "q", "response_0": "x", "response_1": "y", "better_response_id": True}, "0 or 1"),
+    ("safe-rlhf", {"prompt": "q", "response_0": "x", "response_1": "y"}, "field 'better_response_id': missing"),
+    ("tldr", {"info": POST, "summaries": [{"text": "x"}], "choice": 0}, "two summaries, found 1 of them"),
+    ("tldr", {"info": {}, "summaries": [{"text": "x"}, {"text": "y"}], "choice": 0}, "field 'info.post': missing"),
+    ("tldr", {"info": POST, "summaries": [{"text": "x"}, "y"], "choice": 0}, r"field 'summaries\[1\]'"),
+    ("ultrafeedback-binarized", {"prompt": "q", "chosen": "x", "rejected": "y"}, "field 'score_chosen': missing"),
+    ("demonstration", {"prompt": "q"}, "field 'response': missing"),
+    ("demonstration", {"messages": said("x")}, "field 'messages': there is no prompt"),
+    ("prompt", {"text": "q"}, "field 'prompt': missing; the row has: text"),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "says"), BROKEN)
+def test_a_bad_row_names_its_field(name, row, says):
+    with pytest.raises(DataError, match=says):
+        FORMATS[name](row)
+
+
+plain = st.text(st.sampled_from("ab:é \n"), min_size=1).map(str.strip).filter(bool)
+
+
+@given(st.lists(plain, min_size=1, max_size=5).filter(lambda turns: len(turns) % 2), plain, plain, st.booleans())
+def test_whole_transcripts_and_parted_ones_give_the_same_record(turns, better, worse, stray):
+    speakers = ("Human", "Assistant")
+    prompt = "".join(f"\n\n{speakers[i % 2]}: {turn}" for i, turn in enumerate(turns)) + "\n\nAssistant:"
+    better = f"well\n\nAssistant: {better}" if stray else better
+    parted = readers.read_hh({"prompt": prompt, "chosen": better, "rejected": worse})
+    assert readers.read_hh({"chosen": f"{prompt} {better}", "rejected": f"{prompt} {worse}"}) == parted
+    assert [message.content for message in parted.prompt] == turns
+
+
+@given(plain, plain, plain)
+def test_an_implicit_text_prompt_is_shared_and_nothing_is_lost(prompt, better, worse):
+    row = {"chosen": f"{prompt} {better}", "rejected": f"{prompt} {worse}"}
+    try:
+        record = readers.read_implicit(row)
+    except DataError:
+        assert better.split()[0] == worse.split()[0] or better == worse
+        return
+    head = record.prompt[0].content
+    for response, whole in ((record.chosen, row["chosen"]), (record.rejected, row["rejected"])):
+        assert whole.startswith(head)
+        assert whole.split() == head.split() + response.split()
+
+
+words = st.sampled_from(["", " ", "x", "the y", "\ud800", TRANSCRIPT, f"{TRANSCRIPT} a", "Human: q", "Assistant: "])
+roles = st.sampled_from(["user", "assistant", "system", "human", "gpt", "tool", None])
+message = st.fixed_dictionaries({}, optional={"role": roles, "content": words, "from": roles, "value": words})
+conversation = st.lists(st.sampled_from([*ASKED, *said("a"), *said("b"), SYSTEM]), max_size=4)
+numbers = st.one_of(st.integers(), st.floats(), st.booleans(), st.sampled_from([0, 1, 10**400]))
+leaf = st.one_of(st.none(), words, st.text(max_size=5), numbers)
+anything = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3))
+value = st.one_of(anything, conversation, st.lists(message, max_size=3), st.lists(words, max_size=4), st.lists(numbers))
+info = st.fixed_dictionaries({}, optional={key: anything for key in ("post", "title", "subreddit", "article", "text")})
+VOCABULARY = sorted({key for _, row, _ in EXAMPLES for key in row} | {"tie"})
+changes = st.dictionaries(st.sampled_from(VOCABULARY), value, max_size=1)
+rows = st.one_of(
+    st.dictionaries(st.sampled_from(VOCABULARY), value, max_size=6),
+    st.dictionaries(st.text(max_size=3), anything, max_size=3),
+    st.fixed_dictionaries({"info": info, "summaries": st.lists(info, max_size=3), "choice": value}),
+)
+
+
+def check(record: Record) -> None:
+    assert isinstance(record.prompt, tuple)
+    assert record.prompt[-1].role == "user"
+    for turn in record.prompt:
+        assert turn.role in ("system", "user", "assistant")
+        turn.content.encode("utf-8")
+    for response in (record.chosen, record.rejected):
+        assert response is None or response.strip()
+    assert record.rejected is None or record.chosen is not None
+    assert isinstance(record.tie, bool)
+    scores = (record.chosen_scores, record.rejected_scores)
+    assert (scores[0] is None) == (scores[1] is None)
+    for score in (*(scores[0] or ()), *(scores[1] or ()), record.strength or 0.0):
+        assert isinstance(score, float)
+        assert math.isfinite(score)
+
+
+def attempt(name: str, row: dict) -> Record | str:
+    try:
+        return FORMATS[name](row)
+    except DataError as error:
+        return str(error)
+
+
+def check_all(row: dict) -> None:
+    assert detect_format(row) in (None, *FORMATS)
+    for name in FORMATS:
+        outcome = attempt(name, row)
+        if isinstance(outcome, Record):
+            check(outcome)
+        else:
+            assert "field '" in outcome
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows)
+def test_any_row_gives_a_valid_record_or_a_data_error(row):
+    check_all(row)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([row for _, row, _ in EXAMPLES]), changes)
+def test_a_good_row_with_one_field_changed_does_too(row, change):
+    check_all(row | change)
