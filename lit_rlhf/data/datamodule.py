@@ -97,7 +97,8 @@ class PreferenceDataModule(LightningDataModule):
             raise DataError("is missing", "option tokenizer", "Give a Hugging Face directory or Hub id.")
         if self._ready == (view, path):
             return
-        self.view, self.renderer = view, Renderer.load(path, self.template)
+        self.view: View = view
+        self.renderer = Renderer.load(path, self.template)
         self.counts = {"train": Counts(), "validation": Counts()}
         records = self._records(self.sources)
         held_out = self._records(self.val_sources) or [record for record in records if self._in_validation(record)]

@@ -15,6 +15,9 @@ class BucketBatchSampler(Sampler[list[int]]):
     are sorted by length and cut into batches; the batches are then shuffled. Every row comes exactly once
     per epoch.
 
+    It keeps its place in the epoch itself: a loader that only counted batches would go on in another epoch's order
+    when it is resumed before the Trainer sets the epoch, and would take the end of an epoch for an empty one.
+
     Args:
         lengths: Tokens per row.
         batch_size: Rows per batch; the last batch of an epoch may be smaller.
@@ -38,6 +41,7 @@ class BucketBatchSampler(Sampler[list[int]]):
         self.lengths, self.batch_size, self.shuffle, self.seed, self.window = lengths, batch_size, shuffle, seed, window
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
+        self._start = self._given = 0  # batches of this epoch to leave out, and given out so far
 
     @property
     def sampler(self) -> "BucketBatchSampler":
@@ -46,17 +50,29 @@ class BucketBatchSampler(Sampler[list[int]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration follows; the Trainer calls this."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self._start, self._given = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches were given out."""
+        return {"epoch": self.epoch, "given": self._given}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the next iteration begin behind the batches that were given out; behind the last comes the next epoch."""
+        finished, self._start = divmod(state_dict["given"], len(self))
+        self.epoch, self._given = state_dict["epoch"] + finished, self._start
 
     def __len__(self) -> int:
         batches = -(-len(self.lengths) // self.batch_size)
         return -(-batches // self.world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
+        start, self._start = self._start, 0
         batches = self._batches()
         # Every process must take the same number of steps: the last round is filled up from the front.
         batches += batches[: -len(batches) % self.world_size]
-        yield from batches[self.rank :: self.world_size]
+        for self._given, batch in enumerate(batches[self.rank :: self.world_size][start:], start + 1):
+            yield batch
 
     def _batches(self) -> list[list[int]]:
         rows = list(range(len(self.lengths)))

@@ -1,6 +1,7 @@
 """What one rollout leaves behind for the update: `Trajectory`, and how advantages are made of it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -39,7 +40,7 @@ class Trajectory(Batch):
         """A minibatch: part of the rows, cut to its longest response."""
         sequences = self.sequences[rows]
         width = int(sequences.response_length.max())
-        cut = {
+        cut: dict[str, Any] = {
             name: None if value is None else value[rows][:, :width]
             for name, value in vars(self).items()
             if name != "sequences"

@@ -1,6 +1,6 @@
 """Contrastive rewards: a reward minus what the SFT policy earns on the same prompt."""
 
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -8,8 +8,9 @@ from torch import Tensor
 from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.data.store import Store
+from lit_rlhf.data.store import Key, Store
 from lit_rlhf.functional import contrastive_reward
+from lit_rlhf.functional.rewards import Reduction
 from lit_rlhf.rewards.reward import Reward, on_last_token
 
 
@@ -30,7 +31,7 @@ class ContrastiveReward(Reward):
         self,
         inner: Reward,
         store: str,
-        reduce: Literal["mean", "median", "max", "quantile"] = "mean",
+        reduce: Reduction = "mean",
         k: int | None = None,
     ) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class ContrastiveReward(Reward):
         self.inner.load(renderer, policy_fingerprint)
         self.scale = self.inner.scale
         rows = self.store.rows()
-        expected = {"policy": policy_fingerprint, "reward": self.inner.fingerprint, "template": renderer.fingerprint}
+        expected: Key = {"policy": policy_fingerprint, "reward": self.inner.fingerprint, "template": renderer.fingerprint}
         self.store.check(expected)
         k = self.k or int(self.store.key["k"])
         if any(len(row["scores"]) < k for row in rows):

@@ -13,6 +13,7 @@ class PairwiseAccuracy(Metric):
     ``interval`` gives Wilson's 95 % confidence interval.
     """
 
+    full_state_update = False
     correct: Tensor
     total: Tensor
 
@@ -52,6 +53,7 @@ def wilson_interval(successes: float, total: int, z: float = 1.959964) -> tuple[
 class Moments(Metric):
     """Mean, standard deviation and number of a stream of values."""
 
+    full_state_update = False
     total: Tensor
     square: Tensor
     count: Tensor

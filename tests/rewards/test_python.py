@@ -1,0 +1,94 @@
+import math
+
+import pytest
+from jsonargparse import ArgumentParser
+
+from lit_rlhf.data.batches import Completions
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.records import Message, Record
+from lit_rlhf.rewards import GoldReward, PythonReward, Reward
+from lit_rlhf.world import gold_reward
+
+
+def loaded(reward, renderer):
+    return reward.load(renderer, "policy")
+
+
+def test_the_function_sees_both_texts_of_every_row(completions, renderer):
+    seen = []
+
+    def function(prompt: str, response: str) -> float:
+        seen.append((prompt, response))
+        return float(len(seen))
+
+    scores = loaded(PythonReward(function, scale=2.0), renderer).scores(completions)
+    assert scores.tolist() == [2.0 * (i + 1) for i in range(len(completions))]
+    expected = zip(completions.records, completions.texts, strict=True)
+    assert seen == [(record.prompt[-1].content, text) for record, text in expected]
+
+
+def test_a_conversation_comes_as_its_messages(completions, renderer):
+    turns = (Message("user", "Hello."), Message("assistant", "Good day."), Message("user", "And now?"))
+    one = Completions(completions.sequences[:1], completions.truncated[:1], [Record(turns)], ["Well."])
+    prompts = []
+    loaded(PythonReward(lambda prompt, response: prompts.append(prompt) or 0.0), renderer).scores(one)
+    assert prompts == ["Hello.\n\nGood day.\n\nAnd now?"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_names_function_prompt_and_response(completions, renderer, value):
+    def broken(prompt: str, response: str) -> float:
+        return value if response == completions.texts[2] else 0.0
+
+    with pytest.raises(DataError, match="broken") as raised:
+        loaded(PythonReward(broken), renderer)(completions)
+    message = str(raised.value)
+    assert str(value) in message
+    assert completions.records[2].prompt[-1].content[:40] in message
+    assert completions.texts[2][:40] in message
+
+
+def test_from_config_by_import_path(completions, renderer, tmp_path, monkeypatch):
+    (tmp_path / "taste.py").write_text("def shortness(prompt: str, response: str) -> float:\n    return -len(response)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / "reward.yaml"
+    config.write_text("""
+reward:
+  class_path: lit_rlhf.rewards.PythonReward
+  init_args: {function: taste.shortness, scale: 0.5}
+""")
+    parser = ArgumentParser()
+    parser.add_argument("-c", action="config")
+    parser.add_argument("--reward", type=Reward)
+    reward = loaded(parser.instantiate(parser.parse_args(["-c", str(config)])).reward, renderer)
+    assert reward.scores(completions).tolist() == [-0.5 * len(text) for text in completions.texts]
+    assert reward.fingerprint == "python taste.shortness x 0.5"
+
+
+def test_fingerprints_tell_functions_and_scales_apart(renderer):
+    def other(prompt: str, response: str) -> float:
+        return 0.0
+
+    rewards = [PythonReward(gold_reward), PythonReward(gold_reward, 2.0), PythonReward(other)]
+    assert len({loaded(reward, renderer).fingerprint for reward in rewards}) == 3
+
+
+def test_gold_reward_is_the_worlds_true_reward(completions, renderer):
+    scores = loaded(GoldReward(), renderer).scores(completions)
+    expected = [
+        gold_reward(record.prompt[-1].content, text)
+        for record, text in zip(completions.records, completions.texts, strict=True)
+    ]
+    assert scores.tolist() == pytest.approx(expected, abs=1e-6)
+    assert len(set(expected)) > 1
+    assert loaded(GoldReward(scale=3.0), renderer).scores(completions).tolist() == pytest.approx(
+        [3 * each for each in expected], abs=1e-5
+    )
+
+
+def test_gold_reward_refuses_prompts_of_another_world(completions, renderer):
+    foreign = Completions(
+        completions.sequences[:1], completions.truncated[:1], [Record((Message("user", "Who won?"),))], ["Nobody."]
+    )
+    with pytest.raises(DataError, match="Who won"):
+        loaded(GoldReward(), renderer)(foreign)

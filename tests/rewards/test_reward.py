@@ -1,0 +1,31 @@
+import torch
+
+from lit_rlhf.rewards.reward import Reward, SequenceReward, on_last_token
+
+
+def test_a_score_stands_on_the_last_real_token_and_nowhere_else(completions):
+    scores = torch.arange(1.0, len(completions) + 1)
+    placed = on_last_token(scores, completions)
+    assert placed.shape == completions.sequences.response_mask.shape
+    for row, length in enumerate(completions.sequences.response_length.tolist()):
+        expected = torch.zeros(placed.shape[1])
+        expected[length - 1] = scores[row]
+        assert torch.equal(placed[row], expected)
+
+
+def test_a_subclass_gives_scores_and_gets_tokens(completions):
+    class Length(SequenceReward):
+        def scores(self, completions):
+            return completions.sequences.response_length.bfloat16()
+
+    rewards = Length()(completions)
+    assert rewards.dtype == torch.float32
+    assert rewards.sum(1).tolist() == completions.sequences.response_length.tolist()
+    assert not rewards[~completions.sequences.response_mask].any()
+
+
+def test_a_plain_reward_is_its_own_proxy_and_has_no_baselines(completions):
+    reward = Reward()
+    assert reward.proxy is reward
+    assert reward.baseline_mean(completions) is None
+    assert reward.load(None, "") is reward  # type: ignore[arg-type]
