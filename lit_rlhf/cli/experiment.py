@@ -16,6 +16,10 @@ from lit_rlhf.cli.commands import FUNCTIONS, LIGHTNING, call
 from lit_rlhf.data.errors import DataError
 
 
+REQUIRED = "???"
+"""Stands in an experiment's ``variables`` for a value that the user must give."""
+
+
 @dataclass
 class Stage:
     """One stage of an experiment.
@@ -24,8 +28,8 @@ class Stage:
         name: Also the name of its folder below the experiment's.
         command: A Lightning command (``fit``, ``validate``, ``test``, ``predict``) or ``world`` or ``compare``.
         config: YAML files that are merged from left to right, relative to the experiment's file.
-        options: What this stage sets on top of them. ``${run}`` stands for the experiment's folder and
-            ``${seed}`` for its seed.
+        options: What this stage sets on top of them. ``${run}`` stands for the experiment's folder, ``${seed}`` for
+            its seed, and ``${name}`` for one of the file's ``variables``.
         report: What goes into ``summary.json``: ``section: {name: metric}``, or ``all`` of what the command gives.
     """
 
@@ -43,6 +47,7 @@ def run_experiment(
     out: str | None = None,
     seed: int | None = None,
     only: list[str] | None = None,
+    variables: dict[str, Any] | None = None,
     extra: list[str] | None = None,
 ) -> dict[str, Any]:
     """Run an experiment: a YAML file with a list of stages, or a folder with one YAML file per stage.
@@ -55,6 +60,7 @@ def run_experiment(
         out: Folder for everything that is written; None takes the one that the file names.
         seed: Replaces the file's seed.
         only: Names of the stages to look at; None takes all.
+        variables: Replaces variables of the file, such as ``--variables.pairs my-pairs.jsonl``.
         extra: Options behind ``--`` for every Lightning stage, such as ``--trainer.logger false``.
 
     Returns:
@@ -63,7 +69,9 @@ def run_experiment(
     spec = _read(Path(experiment))
     run = Path(out or spec.get("out") or f"runs/{Path(experiment).stem}")
     seed = int(spec.get("seed", 0)) if seed is None else seed
-    stages = _stages(spec["stages"], Path(experiment), run, seed, extra or [])
+    names = _variables(spec.get("variables") or {}, variables or {}, experiment)
+    names |= {"run": str(run), "seed": str(seed)}
+    stages = _stages(spec["stages"], Path(experiment), run, names, extra or [])
     unknown = set(only or []) - {stage.name for stage in stages}
     if unknown:
         known = ", ".join(stage.name for stage in stages)
@@ -92,13 +100,28 @@ def _read(path: Path) -> dict[str, Any]:
     return contents[0]
 
 
-def _stages(specs: list[dict[str, Any]], experiment: Path, run: Path, seed: int, extra: list[str]) -> list[Stage]:
+def _variables(defaults: dict[str, Any], given: dict[str, Any], experiment: str) -> dict[str, str]:
+    unknown = sorted(given.keys() - defaults.keys())
+    if unknown:
+        known = ", ".join(defaults) or "none"
+        raise DataError(f"has no variable {unknown[0]!r}", experiment, f"Its variables are: {known}.")
+    missing = sorted(name for name, value in {**defaults, **given}.items() if value == REQUIRED)
+    if missing:
+        hint = "Give it on the command line: " + " ".join(f"--variables.{name} ..." for name in missing)
+        raise DataError(f"needs a value for {', '.join(missing)}", experiment, hint)
+    both = {**defaults, **given}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in both.items()}
+
+
+def _stages(
+    specs: list[dict[str, Any]], experiment: Path, run: Path, names: dict[str, str], extra: list[str]
+) -> list[Stage]:
     base = experiment if experiment.is_dir() else experiment.parent
     keys: dict[str, str] = {}
     stages = []
     for spec in specs:
         try:
-            stage = Stage(**_substituted(spec, {"run": str(run), "seed": str(seed)}))
+            stage = Stage(**_substituted(spec, names))
         except TypeError as error:
             hint = "A stage has name, command, config, options and report."
             raise DataError(f"stage {spec.get('name', spec)!r}: {error}", str(experiment), hint) from None
@@ -107,12 +130,12 @@ def _stages(specs: list[dict[str, Any]], experiment: Path, run: Path, seed: int,
             raise DataError(f"stage {stage.name!r}: there is no command {stage.command!r}", str(experiment), hint)
         stage.config = [str((base / file).resolve()) for file in stage.config]
         stage.directory = run / stage.name
-        text = json.dumps(spec, sort_keys=True)
+        text = json.dumps(_substituted(spec, {**names, "run": "${run}"}), sort_keys=True)
         # A stage builds on those whose folders it names, and on no others.
         needs = [keys[name] for name in sorted(set(re.findall(r"\$\{run\}/([\w-]+)", text))) if name in keys]
         contents = [Path(file).read_text("utf-8") for file in stage.config]
         lightning = extra if stage.command in LIGHTNING else []
-        identity = json.dumps([text, contents, needs, seed, lightning, __version__])
+        identity = json.dumps([text, contents, needs, names["seed"], lightning, __version__])
         stage.key = keys[stage.name] = hashlib.sha256(identity.encode()).hexdigest()[:16]
         stages.append(stage)
     return stages

@@ -35,6 +35,9 @@ class StageCLI(LightningCLI):
         parser.add_lightning_class_args(Generations, "generations")
         parser.add_lightning_class_args(RandomState, "random_state")
 
+    def _parse_ckpt_path(self) -> None:
+        """Keep the options as given: Lightning would silently put the checkpoint's model options in their place."""
+
 
 def make_cli(args: ArgsType = None, run: bool = True) -> StageCLI:
     """Parse a stage's arguments; with ``run``, run the subcommand that they begin with."""

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+import yaml
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -46,8 +47,8 @@ class PreferenceDataModule(LightningDataModule):
 
     def __init__(
         self,
-        sources: list[Source | str] | Source | str,
-        val_sources: list[Source | str] | Source | str | None = None,
+        sources: str | Source | list[str | Source],
+        val_sources: str | Source | list[str | Source] | None = None,
         tokenizer: str | None = None,
         template: str | None = None,
         batch_size: int = 32,
@@ -157,12 +158,12 @@ class PreferenceDataModule(LightningDataModule):
 
     def _in_validation(self, record: Record) -> bool:
         """The deterministic split by prompt hash; off where validation has sources of its own."""
-        return not self.val_sources and validation_share(record.prompt_hash) < self.val_fraction
+        return not self.val_sources and validation_share(record.split_hash) < self.val_fraction
 
     def _training_records(self, records: list[Record]) -> Iterable[Record]:
-        held_out = {row.record.prompt_hash for row in self.val_rows}
+        held_out = {row.record.split_hash for row in self.val_rows}
         for record in records:
-            if self._in_validation(record) or record.prompt_hash in held_out:
+            if self._in_validation(record) or record.split_hash in held_out:
                 self.counts["train"].in_validation += 1
             else:
                 yield record
@@ -200,6 +201,8 @@ def collate_rows(rows: list[Row], view: View, pad_id: int, sources: list[str]) -
     )
 
 
-def _as_sources(sources: list[Source | str] | Source | str) -> list[Source]:
+def _as_sources(sources: str | Source | list[str | Source]) -> list[Source]:
+    if isinstance(sources, str) and sources.startswith("["):
+        sources = yaml.safe_load(sources)  # a list on the command line comes as its text
     listed = sources if isinstance(sources, list) else [sources]
     return [PairFiles(source) if isinstance(source, str) else source for source in listed]

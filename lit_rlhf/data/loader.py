@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
 from typing import Any
 
 from torch.utils.data import Sampler
@@ -68,10 +69,10 @@ class BucketBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         start, self._start = self._start, 0
-        batches = self._batches()
         # Every process must take the same number of steps: the last round is filled up from the front.
-        batches += batches[: -len(batches) % self.world_size]
-        for self._given, batch in enumerate(batches[self.rank :: self.world_size][start:], start + 1):
+        batches = list(islice(cycle(self._batches()), len(self) * self.world_size))
+        for given, batch in enumerate(batches[self.rank :: self.world_size][start:], start + 1):
+            self._given = given
             yield batch
 
     def _batches(self) -> list[list[int]]:

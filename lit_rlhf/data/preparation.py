@@ -60,9 +60,9 @@ class Counts:
         return ", ".join(parts)
 
 
-def validation_share(prompt_hash: str) -> float:
+def validation_share(split_hash: str) -> float:
     """A number in [0, 1) that a prompt keeps for ever: below ``val_fraction`` it belongs to validation."""
-    return int(hashlib.sha256(f"validation {prompt_hash}".encode()).hexdigest()[:12], 16) / 16**12
+    return int(hashlib.sha256(f"validation {split_hash}".encode()).hexdigest()[:12], 16) / 16**12
 
 
 def weighted(source: Source, seed: int) -> Iterator[Record]:

@@ -54,8 +54,15 @@ class Record:
 
     @property
     def prompt_hash(self) -> str:
-        """Hash of the prompt's messages: the key of every store, and what the validation split goes by."""
+        """Hash of the prompt's messages: the key of every store."""
         return prompt_hash(self.prompt)
+
+    @property
+    def split_hash(self) -> str:
+        """What the validation split goes by: the prompt, or the chosen text where there is no prompt to speak of."""
+        if self.chosen is None or any(message.content.strip() for message in self.prompt):
+            return self.prompt_hash
+        return prompt_hash((*self.prompt, Message("assistant", self.chosen)))
 
 
 def prompt_hash(prompt: tuple[Message, ...]) -> str:

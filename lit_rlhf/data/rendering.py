@@ -6,6 +6,8 @@ them different scores. So there is one function for each, and nobody else calls 
 
 import hashlib
 import json
+import re
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -22,8 +24,10 @@ TEMPLATES: dict[str, str] = {
 }
 """Named chat templates for tokenizers that bring none: a transcript, or the bare text for a raw language model."""
 
-# Llama's templates print today's date unless they are given one; a score must not depend on the day.
+# Some templates print today's date, unless they are given one, or from a function; a score must not depend on the day.
+_DATE = datetime(2024, 7, 26)
 _PINNED = {"date_string": "26 Jul 2024"}
+_TODAY = re.compile(r"""strftime_now\(\s*(['"])(.+?)\1\s*\)""")
 _PROBE = "\u241fPROBE\u241f"
 
 
@@ -74,20 +78,21 @@ class Renderer:
 
     def prompt_ids(self, prompt: tuple[Message, ...]) -> list[int]:
         """Token ids of the rendered conversation, generation prompt included."""
-        return self.tokenizer(self.prompt_text(prompt), add_special_tokens=False)["input_ids"]
+        return self._encode(self.prompt_text(prompt))
 
     def response_ids(self, text: str) -> list[int]:
         """Token ids of a finished response, end-of-sequence included.
 
         Special-token text inside a response is spelled out, never turned into the token itself, so a
-        response can neither end early nor open a turn.
+        response can neither end early nor open a turn. A Unigram vocabulary, which knows such text as a word and
+        cannot spell it out, leaves it out.
         """
         ids = self.tokenizer(self._response_prefix + text, add_special_tokens=False, split_special_tokens=True)
-        return [*ids["input_ids"], self.eos_id]
+        return [*(token for token in ids["input_ids"] if token not in self._special_ids), self.eos_id]
 
     def response_text(self, ids: list[int]) -> str:
         """The text of sampled response ids, without special tokens."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True).removeprefix(self._response_prefix)
+        return self._decode(ids).removeprefix(self._decoded_prefix)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -104,8 +109,26 @@ class Renderer:
 
     def _template(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **_PINNED
+            messages,
+            chat_template=self._timeless_template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            **_PINNED,
         )
+
+    @cached_property
+    def _timeless_template(self) -> str:
+        return _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), self.tokenizer.get_chat_template())
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    @cached_property
+    def _special_ids(self) -> set[int]:
+        return set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
 
     @cached_property
     def _response_prefix(self) -> str:
@@ -114,6 +137,10 @@ class Renderer:
         opened = self._template(question, add_generation_prompt=True)
         answered = self._template([*question, {"role": "assistant", "content": _PROBE}], add_generation_prompt=False)
         prefix = answered[len(opened) : answered.index(_PROBE)] if answered.startswith(opened) else ""
-        encode = lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
         # Tokenizers of the SentencePiece family write the blank themselves; a second one would be a token of its own.
-        return "" if prefix == " " and len(encode(" a")) > len(encode("a")) else prefix
+        return "" if prefix == " " and len(self._encode(" a")) > len(self._encode("a")) else prefix
+
+    @cached_property
+    def _decoded_prefix(self) -> str:
+        """What decoding leaves of that prefix: tokenizers of the SentencePiece family drop a first blank themselves."""
+        return "" if self._decode(self._encode(self._response_prefix + "a")) == "a" else self._response_prefix

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.backbone import check_length
 
 
@@ -26,6 +27,17 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that would draw something else than they seem to ask for."""
+        for name, fine, expected in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "0 or more"),
+        ):
+            if not fine:
+                raise DataError(f"expected {expected}, found {getattr(self, name)}", f"sampling, {name}")
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Contrastive rewards: a reward minus what the SFT policy earns on the same prompt."""
 
+import hashlib
+import json
 from typing import Self
 
 import torch
@@ -25,6 +27,10 @@ class ContrastiveReward(Reward):
         store: Folder of the baseline store that the ``predict`` stage wrote.
         reduce: The aggregate g: ``mean`` (the paper's), ``median``, ``max`` or ``quantile``.
         k: Use only the first k baselines of each prompt; None uses all.
+        quantile: Which quantile, from 0 to 1; used by that aggregate only.
+
+    Raises:
+        DataError: If ``k`` is below 1.
     """
 
     def __init__(
@@ -33,22 +39,28 @@ class ContrastiveReward(Reward):
         store: str,
         reduce: Reduction = "mean",
         k: int | None = None,
+        quantile: float = 0.5,
     ) -> None:
         super().__init__()
-        self.inner, self.store, self.reduce, self.k = inner, Store(store), reduce, k
+        if k is not None and k < 1:
+            raise DataError(f"is {k}", "ContrastiveReward, k", "Give 1 or more, or leave it out to use all baselines.")
+        self.inner, self.store, self.k, self.quantile = inner, Store(store), k, quantile
+        self.reduce: Reduction = reduce
 
     def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
         """Load the inner reward and the baselines, and check that they belong together."""
         self.inner.load(renderer, policy_fingerprint)
         self.scale = self.inner.scale
         rows = self.store.rows()
-        expected: Key = {"policy": policy_fingerprint, "reward": self.inner.fingerprint, "template": renderer.fingerprint}
-        self.store.check(expected)
+        key: Key = {"policy": policy_fingerprint, "reward": self.inner.fingerprint, "template": renderer.fingerprint}
+        self.store.check(key)
         k = self.k or int(self.store.key["k"])
         if any(len(row["scores"]) < k for row in rows):
             raise DataError(f"holds fewer than k = {k} baselines for a prompt", str(self.store.directory))
         self._baselines = {row["prompt_hash"]: row["scores"][:k] for row in rows}
-        self.fingerprint = f"contrastive {self.reduce} {k} over {self.inner.fingerprint}"
+        how = f"quantile {self.quantile:g}" if self.reduce == "quantile" else self.reduce
+        origin = hashlib.sha256(json.dumps(self.store.key, sort_keys=True).encode()).hexdigest()[:16]
+        self.fingerprint = f"contrastive {how} of {k} from store {origin} over {self.inner.fingerprint}"
         return self
 
     @property
@@ -78,5 +90,5 @@ class ContrastiveReward(Reward):
         """The inner rewards with the baseline taken off on the last token ``(N, T)``."""
         rewards = self.inner(completions)
         total = rewards.sum(1)
-        centred = contrastive_reward(total, self.baselines(completions), reduce=self.reduce)
+        centred = contrastive_reward(total, self.baselines(completions), self.reduce, self.quantile)
         return rewards + on_last_token(centred - total, completions)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor
-from torch.nn import ModuleDict
+from torch.nn import ModuleList
 
 from lit_rlhf.data.batches import PairBatch
 from lit_rlhf.data.preparation import View
@@ -50,11 +50,12 @@ class ScalarRewardModule(LightningModule):
         self.network = RewardNetwork(self.path).train()  # loading leaves dropout off
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         ensure_pad_token(self.network.model, datamodule.renderer)
-        names = ["all", *(datamodule.source_names if len(datamodule.source_names) > 1 else [])]
-        self.sources = datamodule.source_names
-        self.accuracy, self.true_accuracy, self.longer_wins = (
-            ModuleDict({name: PairwiseAccuracy() for name in names}) for _ in range(3)
-        )
+        self.sources: list[str] = datamodule.source_names
+        # All pairs first, then each source; in lists, since not every source's name can name a module.
+        groups = 1 + (len(self.sources) if len(self.sources) > 1 else 0)
+        self.accuracy: Any = ModuleList(PairwiseAccuracy() for _ in range(groups))
+        self.true_accuracy: Any = ModuleList(PairwiseAccuracy() for _ in range(groups))
+        self.longer_wins: Any = ModuleList(PairwiseAccuracy() for _ in range(groups))
         self.spread = Moments()
 
     # ------------------------------------------------------------------ the loss
@@ -85,31 +86,28 @@ class ScalarRewardModule(LightningModule):
         self.spread.update(torch.cat([chosen, rejected]))
         longer = (batch.chosen.length - batch.rejected.length).float()
         truth = batch.chosen_is_better
-        for name in self.accuracy:
-            of_source = torch.ones_like(truth, dtype=torch.bool)
-            if name != "all":
-                of_source = batch.source == self.sources.index(name)
-            known = of_source & (truth >= 0)
-            self.accuracy[name].update((chosen - rejected)[of_source])
-            self.longer_wins[name].update(longer[of_source])
-            self.true_accuracy[name].update(((chosen - rejected) * (2 * truth - 1))[known])
+        for group in range(len(self.accuracy)):
+            counted = batch.source == group - 1 if group > 0 else torch.ones_like(truth, dtype=torch.bool)
+            known = counted & (truth >= 0)
+            self.accuracy[group].update((chosen - rejected)[counted])
+            self.longer_wins[group].update(longer[counted])
+            self.true_accuracy[group].update(((chosen - rejected) * (2 * truth - 1))[known])
 
     def on_validation_epoch_end(self) -> None:
         """Log the shares with their intervals, and remember the spread of the scores for the export."""
-        for prefix, metrics in (("accuracy", self.accuracy), ("true_accuracy", self.true_accuracy)):
-            for name, metric in metrics.items():
-                self._log_share(prefix, name, metric)
-        for name, metric in self.longer_wins.items():
-            self._log_share("longer_wins", name, metric, interval=False)
+        for group in range(len(self.accuracy)):
+            suffix = f"/{self.sources[group - 1]}" if group > 0 else ""
+            self._log_share(f"val/accuracy{suffix}", self.accuracy[group])
+            self._log_share(f"val/true_accuracy{suffix}", self.true_accuracy[group])
+            self._log_share(f"val/longer_wins{suffix}", self.longer_wins[group], interval=False)
         moments = {name: float(value) for name, value in self.spread.compute().items()}
         self.spread.reset()
         self.log_dict({f"val/score_{name}": moments[name] for name in ("mean", "std")}, sync_dist=True)
         if not self.trainer.sanity_checking:
             self.network.model.config.calibration = {**moments, "data": ", ".join(self.sources)}  # type: ignore[union-attr]
 
-    def _log_share(self, prefix: str, name: str, metric: Any, interval: bool = True) -> None:
+    def _log_share(self, key: str, metric: Any, interval: bool = True) -> None:
         if metric.total > 0:
-            key = f"val/{prefix}" if name == "all" else f"val/{prefix}/{name}"
             low, high = metric.interval()
             bounds = {f"{key}_low": low, f"{key}_high": high} if interval else {}
             self.log_dict({key: metric.compute(), **bounds}, prog_bar=key == "val/accuracy", sync_dist=True)

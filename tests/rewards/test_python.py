@@ -49,7 +49,7 @@ def test_a_value_that_is_no_number_names_function_prompt_and_response(completion
 
 
 def test_from_config_by_import_path(completions, renderer, tmp_path, monkeypatch):
-    (tmp_path / "taste.py").write_text("def shortness(prompt: str, response: str) -> float:\n    return -len(response)\n")
+    (tmp_path / "taste.py").write_text("def shortness(prompt, response):\n    return -len(response)\n")
     monkeypatch.syspath_prepend(tmp_path)
     config = tmp_path / "reward.yaml"
     config.write_text("""

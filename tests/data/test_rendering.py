@@ -1,0 +1,282 @@
+import json
+from datetime import datetime
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
+
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.records import Message
+from lit_rlhf.data.rendering import TEMPLATES, Renderer
+from lit_rlhf.world import WorldDemonstrations, tokenizer
+
+QUESTION = (Message("user", "How are you?"),)
+CHAT = (
+    Message("system", "Be brief."),
+    Message("user", "Who are you?"),
+    Message("assistant", "A fox."),
+    Message("user", "How are you?"),
+)
+CORPUS = ["Human: How are you?\n\nAssistant: I am fine, thank you. Good morning!", "System: The quick fox is good.\n"]
+TEXTS = ["I am fine", "fine", "", " fine", "   fine", "\nfine\n", "a  b ", "1. One\n\n2. Two", "Human: is it <good>?"]
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+# ---------------------------------------------------------------------- tokenizers of the common families
+
+
+def trained(core: Tokenizer, trainer, **special) -> PreTrainedTokenizerFast:
+    core.train_from_iterator(CORPUS * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, **special)
+
+
+def byte_level() -> PreTrainedTokenizerFast:
+    """As GPT-2 does it: bytes, a blank belongs to the word behind it."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=specials, initial_alphabet=alphabet)
+    extra = {"additional_special_tokens": specials[1:]}
+    return trained(core, trainer, bos_token="<|endoftext|>", eos_token="<|endoftext|>", **extra)
+
+
+SENTENCEPIECE = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+ALPHABET = sorted(set("".join((*CORPUS, *TEXTS)) + "/|_▁"))
+
+
+def bpe_trainer():
+    specials = list(SENTENCEPIECE.values())
+    return trainers.BpeTrainer(vocab_size=150, special_tokens=specials, initial_alphabet=ALPHABET)
+
+
+def metaspace(scheme: str) -> PreTrainedTokenizerFast:
+    """As converted SentencePiece models do it: a blank is a mark before the word, and stands before the first too."""
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    core.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    return trained(core, bpe_trainer(), **SENTENCEPIECE)
+
+
+def unigram() -> PreTrainedTokenizerFast:
+    """As T5 does it: special tokens are words of the vocabulary too."""
+    core = Tokenizer(models.Unigram())
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    core.decoder = decoders.Metaspace()
+    options = {"special_tokens": list(SENTENCEPIECE.values()), "initial_alphabet": ALPHABET}
+    return trained(core, trainers.UnigramTrainer(vocab_size=150, unk_token="<unk>", **options), **SENTENCEPIECE)
+
+
+def prepending() -> PreTrainedTokenizerFast:
+    """As Llama 2 does it: a normaliser writes the marks, the decoder takes one away in front."""
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    core.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return trained(core, bpe_trainer(), **SENTENCEPIECE)
+
+
+FAMILIES = {
+    "byte level": byte_level,
+    "metaspace": lambda: metaspace("always"),
+    "metaspace first": lambda: metaspace("first"),
+    "unigram": unigram,
+    "prepending": prepending,
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def bare(request) -> PreTrainedTokenizerFast:
+    """A tokenizer without a chat template, of one family after another."""
+    return FAMILIES[request.param]()
+
+
+@pytest.fixture(scope="module")
+def world() -> Renderer:
+    return Renderer(tokenizer())
+
+
+# ---------------------------------------------------------------------- any tokenizer
+
+
+@pytest.mark.parametrize("template", ["dialogue", "plain"])
+def test_a_text_survives_the_way_to_ids_and_back(bare, template):
+    renderer = Renderer(bare, template)
+    for text in TEXTS:
+        ids = renderer.response_ids(text)
+        assert renderer.response_text(ids) == text
+        assert renderer.response_text(ids[:-1]) == text, "a truncated response has no end-of-sequence"
+        assert ids[-1] == bare.eos_token_id
+
+
+@pytest.mark.parametrize("template", ["dialogue", "plain"])
+def test_prompt_and_response_meet_as_if_tokenised_together(bare, template):
+    """The seam is invisible: the ids are those of the whole transcript, as a pretrained model knows it."""
+    renderer = Renderer(bare, template)
+    for text in ("I am fine", "Good morning!\n\nThank you.", "fine  fox"):
+        whole = bare(f"{renderer.prompt_text(QUESTION)} {text}", add_special_tokens=False)["input_ids"]
+        assert renderer.prompt_ids(QUESTION) + renderer.response_ids(text)[:-1] == whole
+
+
+def test_special_tokens_in_a_response_stay_text(bare):
+    renderer = Renderer(bare, "dialogue")
+    specials = set(bare.all_special_ids) - {bare.unk_token_id}
+    for token in bare.all_special_tokens:
+        for text in (token, f"Good{token}fine {token}", f"{token}{token} Human: How are you?"):
+            ids = renderer.response_ids(text)
+            assert specials.isdisjoint(ids[:-1])
+            assert ids[-1] == bare.eos_token_id
+
+
+def test_special_tokens_in_a_response_are_spelled_out():
+    renderer = Renderer(byte_level(), "dialogue")
+    text = "<|im_end|>\n<|im_start|>user\nGo on<|endoftext|>"
+    assert renderer.response_text(renderer.response_ids(text)) == text
+
+
+def test_without_a_template_a_transcript_is_written():
+    renderer = Renderer(byte_level())
+    assert renderer.prompt_text(CHAT) == (
+        "<|endoftext|>System: Be brief.\n\nHuman: Who are you?\n\nAssistant: A fox.\n\n"
+        "Human: How are you?\n\nAssistant:"
+    )
+    assert renderer.tokenizer.chat_template == TEMPLATES["dialogue"]
+    assert Renderer(byte_level(), "plain").prompt_text(QUESTION) == "<|endoftext|>How are you?"
+
+
+def test_a_template_is_taken_by_name_as_text_or_from_the_tokenizer():
+    own = byte_level()
+    own.chat_template = CHATML
+    assert Renderer(own).prompt_text(QUESTION) == "<|im_start|>user\nHow are you?<|im_end|>\n<|im_start|>assistant\n"
+    assert Renderer(own, "{{ messages[0].content }}!").prompt_text(QUESTION) == "How are you?!"
+    assert Renderer(own, "dialogue").prompt_text(QUESTION).endswith("Human: How are you?\n\nAssistant:")
+
+
+def test_a_turn_may_go_on_behind_the_end_of_sequence():
+    """ChatML writes a line break behind the token that ends a turn: prompt and response are what stands before it."""
+    chatml = byte_level()
+    chatml.eos_token, chatml.chat_template = "<|im_end|>", CHATML
+    renderer = Renderer(chatml)
+    turns = [{"role": m.role, "content": m.content} for m in (*CHAT, Message("assistant", "I am fine"))]
+    whole = chatml.apply_chat_template(turns, tokenize=True, return_dict=False)
+    ours = renderer.prompt_ids(CHAT) + renderer.response_ids("I am fine")
+    assert whole[: len(ours)] == ours
+    assert chatml.decode(whole[len(ours) :]) == "\n"
+
+
+def test_a_tokenizer_without_an_end_of_sequence_is_refused():
+    bare = byte_level()
+    bare.eos_token = None
+    with pytest.raises(DataError, match="no end-of-sequence token"):
+        Renderer(bare)
+
+
+def test_padding_falls_back_to_the_end_of_sequence():
+    bare = byte_level()
+    assert Renderer(bare).pad_id == bare.eos_token_id
+    bare.pad_token = "<|im_start|>"
+    assert Renderer(bare).pad_id == bare.convert_tokens_to_ids("<|im_start|>") != bare.eos_token_id
+
+
+# ---------------------------------------------------------------------- the date
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "{{ strftime_now('%d %b %Y') }}",
+        "{{ date_string }}",
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+        "{{ date_string }}",
+    ],
+)
+def test_a_template_that_prints_the_date_gives_the_same_text_on_any_day(monkeypatch, date):
+    def on(year: int) -> tuple[str, str]:
+        class Frozen(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return cls(year, 3, 1, tzinfo=tz)
+
+        monkeypatch.setattr(chat_template_utils, "datetime", Frozen)
+        renderer = Renderer(byte_level(), f"Today: {date}\n{TEMPLATES['dialogue']}")
+        plain = renderer.tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+        assert f"1 Mar {year}" in plain or "strftime_now" not in date, "the date is really frozen"
+        return renderer.prompt_text(QUESTION), renderer.fingerprint
+
+    assert on(2024) == on(2031)
+    assert "26 Jul 2024" in on(2031)[0]
+
+
+# ---------------------------------------------------------------------- the fingerprint
+
+
+def test_fingerprint_names_template_and_vocabulary(world):
+    def named(template: str | None = None, **changes) -> str:
+        changed = byte_level()
+        for name, value in changes.items():
+            setattr(changed, name, value)
+        return Renderer(changed, template).fingerprint
+
+    assert named() == named("dialogue") == Renderer(byte_level()).fingerprint
+    different = {
+        named(),
+        named("plain"),
+        named(TEMPLATES["dialogue"] + " "),
+        named(eos_token="<|im_end|>"),
+        world.fingerprint,
+        *(Renderer(FAMILIES[name]()).fingerprint for name in ("metaspace", "metaspace first", "unigram")),
+    }
+    assert len(different) == 8
+
+
+def test_fingerprint_sees_two_words_that_change_places():
+    """The same size and template, other ids: a model of one vocabulary must not be fed the other's."""
+    original = byte_level()
+    core = json.loads(original.backend_tokenizer.to_str())
+    words = core["model"]["vocab"]
+    words["Ġ"], words["t"] = words["t"], words["Ġ"]
+    special = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    special["additional_special_tokens"] = ["<|im_start|>", "<|im_end|>"]
+    swapped = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(core)), **special)
+    assert len(swapped) == len(original)
+    assert swapped.all_special_tokens == original.all_special_tokens
+    assert Renderer(swapped).fingerprint != Renderer(original).fingerprint
+
+
+def test_fingerprint_survives_saving_and_loading(tiny_model, world, tmp_path):
+    assert Renderer.load(tiny_model).fingerprint == world.fingerprint
+    renderer = Renderer(byte_level(), "plain")
+    renderer.tokenizer.save_pretrained(tmp_path)
+    assert Renderer.load(str(tmp_path)).fingerprint == renderer.fingerprint
+    assert Renderer.load(str(tmp_path), "dialogue").fingerprint != renderer.fingerprint
+
+
+def test_a_place_without_a_tokenizer_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(DataError, match=f"{tmp_path.name}: no tokenizer could be loaded"):
+        Renderer.load(str(tmp_path))
+
+
+# ---------------------------------------------------------------------- the world's own tokenizer
+
+
+def test_prompt_and_response_make_up_the_whole_conversation(world):
+    for record in WorldDemonstrations(60, seed=4).records():
+        messages = [{"role": "user", "content": record.prompt[0].content}]
+        messages.append({"role": "assistant", "content": record.chosen})
+        whole = world.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+        assert world.prompt_ids(record.prompt) + world.response_ids(record.chosen) == whole
+        assert world.response_text(world.response_ids(record.chosen)) == record.chosen
+
+
+def test_a_response_cannot_end_early_or_open_a_turn(world):
+    marks = ["<eos>", "<assistant>", "<user>", "<system>", "<pad>"]
+    forbidden = set(world.tokenizer.convert_tokens_to_ids(marks))
+    assert len(forbidden) == 5
+    ids = world.response_ids(" and ".join(marks) + "<eos><user>Go on<assistant>")
+    assert forbidden.isdisjoint(ids[:-1])
+    assert ids[-1] == world.eos_id

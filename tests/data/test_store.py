@@ -1,0 +1,156 @@
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from lit_rlhf.data import store as store_module
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.store import Store
+
+KEY = {"policy": "abc", "reward": "scalar 1 x 2", "k": 4, "temperature": 0.8}
+
+
+def part(number: int, size: int = 3) -> list[dict]:
+    return [{"prompt": f"p{number}-{i}", "texts": ["ä", ""], "scores": [0.1 * i, -2.5]} for i in range(size)]
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    """A store of two parts, finished."""
+    store = Store(tmp_path / "store")
+    store.begin(KEY)
+    for number in range(2):
+        store.write_part(number, part(number))
+    assert store.finish(2) == 6
+    return store
+
+
+def test_what_is_written_is_read(store):
+    again = Store(store.directory)
+    assert again.is_finished
+    assert again.rows() == part(0) + part(1)
+    assert again.key == KEY
+    again.check(KEY)
+    again.check({"k": 4})
+
+
+def test_a_mismatch_names_each_differing_field_with_both_values(store):
+    with pytest.raises(DataError) as caught:
+        store.check({**KEY, "policy": "xyz", "temperature": 1.0, "template": "t"})
+    message = str(caught.value)
+    assert "policy: the store has 'abc', this run 'xyz'" in message
+    assert "temperature: the store has 0.8, this run 1.0" in message
+    assert "template: the store has 'nothing', this run 't'" in message
+    assert "reward" not in message
+    assert "k:" not in message
+    assert str(store.directory) in message
+
+
+def test_a_writer_with_another_key_is_refused_and_changes_nothing(store):
+    with pytest.raises(DataError, match="k: the store has 4, this run 8"):
+        Store(store.directory).begin({**KEY, "k": 8})
+    assert store.key == KEY
+    assert store.rows() == part(0) + part(1)
+
+
+def test_an_unfinished_store_is_refused(tmp_path):
+    store = Store(tmp_path / "store")
+    with pytest.raises(DataError, match="there is no store"):
+        store.rows()
+    store.begin(KEY)
+    store.write_part(0, part(0))
+    assert not store.is_finished
+    with pytest.raises(DataError, match="the store is not finished"):
+        store.rows()
+
+
+def test_parts_that_are_missing_cannot_be_declared_finished(tmp_path):
+    store = Store(tmp_path / "store")
+    store.begin(KEY)
+    store.write_part(1, part(1))
+    with pytest.raises(DataError, match=r"parts \[0, 2\] are missing"):
+        store.finish(3)
+    assert not store.is_finished
+
+
+def test_a_second_writer_skips_the_parts_that_are_there(tmp_path):
+    first = Store(tmp_path / "store")
+    first.begin(KEY)
+    first.write_part(1, part(1))
+    second = Store(tmp_path / "store")
+    second.begin(KEY)
+    written = [number for number in range(3) if not second.has_part(number)]
+    assert written == [0, 2]
+    for number in written:
+        second.write_part(number, part(number))
+    second.finish(3)
+    assert second.rows() == part(0) + part(1) + part(2)
+
+
+def test_parts_are_read_in_the_order_of_their_numbers(tmp_path):
+    store = Store(tmp_path / "store")
+    store.begin(KEY)
+    for number in (10, 2, *(n for n in range(12) if n not in (2, 10))):
+        store.write_part(number, part(number, size=1))
+    store.finish(12)
+    assert [row["prompt"] for row in store.rows()] == [f"p{number}-0" for number in range(12)]
+
+
+def test_a_writer_killed_in_the_middle_of_a_part_leaves_no_part(tmp_path, monkeypatch):
+    store = Store(tmp_path / "store")
+    store.begin(KEY)
+
+    def killed(table, path):
+        path.write_bytes(b"PAR1 half a file")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module.pq, "write_table", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.write_part(0, part(0))
+    assert list(store.directory.glob("*.partial")), "the half-written file stays beside"
+    assert not store.has_part(0)
+    with pytest.raises(DataError, match="missing"):
+        store.finish(1)
+    store.write_part(0, part(0))
+    store.finish(1)
+    assert store.rows() == part(0)
+
+
+def test_leftovers_of_killed_writers_are_never_read(store):
+    (store.directory / "part-00000.partial").write_bytes(b"garbage")
+    (store.directory / "part-00002.partial").write_bytes(b"garbage")
+    (store.directory / ".key.json.partial").write_text("{")
+    (store.directory / ".finished.json.partial").write_text("{")
+    assert store.rows() == part(0) + part(1)
+    assert not store.has_part(2)
+    store.check(KEY)
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "removed"])
+def test_a_damaged_part_is_refused_by_name(store, damage):
+    path = store.directory / "part-00001.parquet"
+    whole = path.read_bytes()
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"")
+    with pytest.raises(DataError, match=r"part-00001\.parquet: cannot be read"):
+        store.rows()
+
+
+def test_a_part_with_other_rows_than_were_written_is_refused(store):
+    path = store.directory / "part-00001.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(DataError, match="has 5 rows, 6 were written"):
+        store.rows()
+
+
+def test_a_damaged_key_is_refused(store):
+    (store.directory / "key.json").write_text("{")
+    with pytest.raises(DataError, match=r"key\.json: cannot be read"):
+        store.check(KEY)
+
+
+def test_the_key_can_be_read_by_other_tools(store):
+    assert json.loads((store.directory / "key.json").read_text("utf-8")) == KEY

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from lit_rlhf.data.batches import Completions, stack_sequences
+from lit_rlhf.policy.diagnostics import completion_metrics, example_rows, trajectory_metrics
+from lit_rlhf.policy.trajectory import Trajectory
+from lit_rlhf.rewards import GoldReward, PythonReward
+from lit_rlhf.rewards.reward import Reward
+from lit_rlhf.world import WorldDemonstrations, gold_reward
+
+
+@pytest.fixture
+def completions(renderer) -> Completions:
+    records = list(WorldDemonstrations(6, seed=1).records())
+    texts = [record.chosen or "" for record in records]
+    responses = [renderer.response_ids(text) for text in texts]
+    prompts = [renderer.prompt_ids(record.prompt) for record in records]
+    truncated = torch.tensor([False, True, False, True, False, False])
+    return Completions(stack_sequences(prompts, responses, renderer.pad_id), truncated, records, texts)
+
+
+@pytest.fixture
+def reward(renderer) -> PythonReward:
+    return PythonReward(lambda prompt, response: float(len(response))).load(renderer, "")
+
+
+def test_completion_metrics_are_plain_means(completions, reward, renderer):
+    metrics = completion_metrics(completions, reward, GoldReward().load(renderer, ""))
+    golds = [
+        gold_reward(record.prompt[-1].content, text)
+        for record, text in zip(completions.records, completions.texts, strict=True)
+    ]
+    assert metrics["reward"].item() == pytest.approx(sum(map(len, completions.texts)) / 6)
+    assert metrics["gold_reward"].item() == pytest.approx(sum(golds) / 6, abs=1e-6)
+    assert metrics["truncated"].item() == pytest.approx(2 / 6)
+    lengths = [len(renderer.response_ids(text)) for text in completions.texts]
+    assert metrics["response_length"].item() == pytest.approx(sum(lengths) / 6)
+    assert "gold_reward" not in completion_metrics(completions, reward, None)
+
+
+def test_example_rows_are_the_first_few_as_people_read_them(completions, reward, renderer):
+    rows = example_rows(completions, reward, GoldReward().load(renderer, ""), n=2)
+    assert len(rows) == 2
+    for i, row in enumerate(rows):
+        prompt, text = completions.records[i].prompt[-1].content, completions.texts[i]
+        assert (row["prompt"], row["response"], row["proxy_reward"]) == (prompt, text, len(text))
+        assert row["baseline_mean"] is None
+        assert row["gold_reward"] == pytest.approx(gold_reward(prompt, text), abs=1e-6)
+
+
+def test_example_rows_show_the_proxy_and_the_baselines_of_a_wrapper(completions, reward):
+    class Centred(Reward):
+        proxy = reward
+
+        def baseline_mean(self, completions):
+            return torch.full((len(completions),), 2.5)
+
+    rows = example_rows(completions, Centred(), None)
+    assert [row["proxy_reward"] for row in rows] == [len(text) for text in completions.texts[:4]]
+    assert {row["baseline_mean"] for row in rows} == {2.5}
+    assert not any("gold_reward" in row for row in rows)
+
+
+@pytest.fixture
+def trajectory() -> Trajectory:
+    """Two responses, of three and one tokens, with NaN in the padding."""
+    sequences = stack_sequences([[5], [5, 5]], [[1, 2, 3], [4]], 0)
+    nan = torch.nan
+    return Trajectory(
+        sequences,
+        sequences.response_mask,
+        logprobs=torch.tensor([[-1.0, -2.0, -3.0], [-4.0, nan, nan]]),
+        reference_logprobs=torch.tensor([[-1.5, -2.0, -2.0], [-5.0, nan, nan]]),
+        values=torch.tensor([[1.0, 2.0, 3.0], [4.0, nan, nan]]),
+        rewards=torch.tensor([[0.0, 0.0, 2.0], [5.0, 0.0, 0.0]]),
+        returns=torch.tensor([[2.0, 2.0, 4.0], [4.0, nan, nan]]),
+    )
+
+
+def test_trajectory_metrics_by_hand(trajectory):
+    metrics = {name: value.item() for name, value in trajectory_metrics(trajectory).items()}
+    assert metrics["kl"] == pytest.approx(((0.5 + 0 - 1) + 1) / 2)  # per response, summed over its tokens
+    assert metrics["entropy"] == pytest.approx((1 + 2 + 3 + 4) / 4)  # per token
+    assert metrics["trained_reward"] == pytest.approx(3.5)
+    assert metrics["trained_reward_std"] == pytest.approx(1.5)
+    assert metrics["value_mean"] == pytest.approx(2.5)
+    # Returns 2 2 4 4 have variance 1, what the critic misses (1 0 1 0) has variance 1/4.
+    assert metrics["explained_variance"] == pytest.approx(0.75)
+
+
+def test_a_perfect_critic_explains_all_and_equal_returns_stay_finite(trajectory):
+    trajectory.values = trajectory.returns
+    assert trajectory_metrics(trajectory)["explained_variance"].item() == pytest.approx(1.0)
+    trajectory.returns = torch.ones(2, 3)
+    assert trajectory_metrics(trajectory)["explained_variance"].isfinite()
