@@ -69,9 +69,9 @@ def _write(architecture: str, directory: Path) -> None:
         return
     words = tokenizer()
     ends = {"vocab_size": len(words), "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(_CONFIGS[architecture](bos_token_id=None, **ends))
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(_CONFIGS[architecture](bos_token_id=None, **ends))
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))  # neither zero biases nor near-equal logits
     model.save_pretrained(directory)

@@ -9,9 +9,42 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's checkpoints, but behind the validation that falls on the same step, and always at the end.
+
+    A run that was killed during that validation would otherwise be resumed behind it and never have its figures.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Leave the checkpoint to `on_validation_end` where validation comes next."""
+        due = self._every_n_train_steps > 0 and trainer.global_step % self._every_n_train_steps == 0
+        loop = trainer.fit_loop
+        if due and loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
+            self._defer_save_until_validation = True
+        else:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the checkpoint that was left for now."""
+        if self._defer_save_until_validation and not self._should_skip_saving_checkpoint(trainer):
+            self._defer_save_until_validation = False
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        else:
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the end of training too, whatever its step."""
+        if self.save_last and not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
 class RandomState(Callback):
@@ -65,12 +98,8 @@ class History(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop lines behind the step that a resumed run starts from, or an earlier run's lines."""
-        if self.path is None or not trainer.is_global_zero or not self.path.exists():
-            return
-        lines = [line for line in self.path.read_text("utf-8").splitlines() if _step(line) <= trainer.global_step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(f"{line}\n" for line in lines if trainer.global_step > 0), "utf-8")
-        partial.rename(self.path)
+        if self.path is not None and trainer.is_global_zero:
+            _forget(self.path, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Write the training metrics of every n-th step."""
@@ -89,6 +118,15 @@ class History(Callback):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": trainer.global_step, **metrics}) + "\n")
+
+
+def _forget(path: Path, step: int) -> None:
+    """Keep a file's lines up to a step, and none at step 0."""
+    if path.exists():
+        lines = [line for line in path.read_text("utf-8").splitlines() if step > 0 and _step(line) <= step]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        partial.rename(path)
 
 
 def _step(line: str) -> float:
@@ -112,19 +150,28 @@ class Generations(Callback):
         self._table: Any = None
 
     @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop rows behind the iteration that a resumed run starts from, or an earlier run's rows."""
+        _forget(self._path(trainer), trainer.global_step)
+
+    @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Add what the module keeps as its examples."""
         examples = getattr(pl_module, "examples", None)
         if not examples or (trainer.global_step - 1) % self.every_n_steps:
             return
-        rows = [{"iteration": trainer.global_step, **example} for example in examples]
-        path = Path(trainer.default_root_dir) / "generations.jsonl"
+        rows = [{"step": trainer.global_step, **example} for example in examples]
+        path = self._path(trainer)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w" if trainer.global_step == 1 else "a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 self._log(logger, rows)
+
+    @staticmethod
+    def _path(trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir) / "generations.jsonl"
 
     def _log(self, logger: WandbLogger, rows: list[dict[str, Any]]) -> None:
         import wandb

@@ -29,7 +29,10 @@ def dispatch(args: list[str]) -> int:
         else:
             print(f"lit-rlhf: there is no command {command!r}; see lit-rlhf --help", file=sys.stderr)
             return 2
-    except DataError as error:
+    except ValueError as error:
+        # Where an option may be one of several types, the parser tells what a class said as a ValueError of its own.
+        if not isinstance(error, DataError) and "Does not validate against any of the Union" not in str(error):
+            raise
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
     return 0

@@ -15,7 +15,6 @@ from lit_rlhf import __version__
 from lit_rlhf.cli.commands import FUNCTIONS, LIGHTNING, call
 from lit_rlhf.data.errors import DataError
 
-
 REQUIRED = "???"
 """Stands in an experiment's ``variables`` for a value that the user must give."""
 
@@ -210,7 +209,17 @@ def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -
     trainer = run_stage(args).trainer
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return _last_logged(stage.directory / "metrics.jsonl") | metrics
+
+
+def _last_logged(history: Path) -> dict[str, float]:
+    """Last value of each metric in a run's history: a run resumed behind its last step measures nothing new."""
+    lines = history.read_text("utf-8").splitlines() if history.exists() else []
+    logged: dict[str, float] = {}
+    for line in lines:
+        logged |= json.loads(line)
+    return {name: value for name, value in logged.items() if name != "step"}
 
 
 def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

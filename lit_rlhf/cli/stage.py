@@ -6,11 +6,10 @@ from typing import Any
 
 import transformers
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_rlhf import policy, rewards  # noqa: F401  makes their classes known by name
-from lit_rlhf.cli.callbacks import Export, Generations, History, RandomState, SaveConfig
+from lit_rlhf.cli.callbacks import Checkpoint, Export, Generations, History, RandomState, SaveConfig
 from lit_rlhf.cli.tracking import finish
 from lit_rlhf.data.datamodule import PreferenceDataModule
 
@@ -28,8 +27,10 @@ class StageCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the groups ``checkpoint``, ``export``, ``history`` and ``generations``."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_top_k": 0})
+        parser.add_lightning_class_args(Checkpoint, "checkpoint")
+        # Without version counter: last.ckpt is the last one, not the first run's beside a last-v1.ckpt.
+        defaults = {"save_last": True, "save_top_k": 0, "every_n_train_steps": 100, "enable_version_counter": False}
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
         parser.add_lightning_class_args(Export, "export")
         parser.add_lightning_class_args(History, "history")
         parser.add_lightning_class_args(Generations, "generations")
@@ -73,6 +74,7 @@ def _quieten() -> None:
         ".*Checkpoint directory .* exists.*",
         ".*is an instance of `nn.Module` and is already saved.*",
         ".*predict returned None.*",
+        ".*manual optimization and every_n_train_steps.*",  # between two iterations there is only one state
         ".*Trying to infer the `batch_size`.*",
         ".*weights_only.*",
         ".*set_vital.*",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from typing import Any
 
+import torch
 from torch.utils.data import Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -95,4 +96,12 @@ def make_loader(
     rows: Sequence[Any], sampler: BucketBatchSampler, collate: Callable[[list[Any]], Any], workers: int = 0
 ) -> StatefulDataLoader:
     """A loader over ``rows`` whose ``state_dict`` resumes after the last batch it gave out."""
-    return StatefulDataLoader(rows, batch_sampler=sampler, collate_fn=collate, num_workers=workers)  # type: ignore[arg-type]
+    # A generator of its own: iterating would draw from the global one, and a resumed run does not iterate as often.
+    generator = torch.Generator()
+    return StatefulDataLoader(
+        rows,  # type: ignore[arg-type]
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        generator=generator,
+    )

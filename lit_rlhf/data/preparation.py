@@ -4,11 +4,14 @@ import hashlib
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Literal
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Record, Source
 from lit_rlhf.data.rendering import Renderer
+
+_BLOCK = 1000  # records tokenised in one call
 
 View = Literal["responses", "pairs", "prompts"]
 """What a stage wants to see of the records: demonstrations, preference pairs, or prompts alone."""
@@ -93,16 +96,22 @@ def tokenise(
         cut_prompt: Cut the beginning of a prompt that is too long instead of leaving the record out.
     """
     seen: set[str] = set()
-    for record in records:
-        reason = _unusable(record, view, seen)
-        if reason is None:
-            row = _fit(_encode(record, renderer, view), max_length, cut_prompt)
-            if row is not None:
+    usable = (record for record in records if _usable(record, view, seen, counts))
+    while block := list(islice(usable, _BLOCK)):
+        for row in _encode(block, renderer, view):
+            fitted = _fit(row, max_length, cut_prompt)
+            if fitted is None:
+                counts.over_length += 1
+            else:
                 counts.kept += 1
-                yield row
-                continue
-            reason = "over_length"
+                yield fitted
+
+
+def _usable(record: Record, view: View, seen: set[str], counts: Counts) -> bool:
+    reason = _unusable(record, view, seen)
+    if reason is not None:
         setattr(counts, reason, getattr(counts, reason) + 1)
+    return reason is None
 
 
 def _unusable(record: Record, view: View, seen: set[str]) -> str | None:
@@ -119,19 +128,16 @@ def _unusable(record: Record, view: View, seen: set[str]) -> str | None:
     return None
 
 
-def _encode(record: Record, renderer: Renderer, view: View) -> Row:
-    chosen = record.chosen if view in ("responses", "pairs") else None
-    rejected = record.rejected if view == "pairs" else None
-    prompt = renderer.prompt_ids(record.prompt)
-    if not prompt:
-        hint = "Use a template that writes something, such as the beginning-of-sequence token."
-        raise DataError("the rendered prompt has no tokens", record.location, hint)
-    return Row(
-        record,
-        prompt,
-        renderer.response_ids(chosen) if chosen is not None else [],
-        renderer.response_ids(rejected) if rejected is not None else [],
-    )
+def _encode(records: list[Record], renderer: Renderer, view: View) -> list[Row]:
+    none: list[list[int]] = [[]] * len(records)
+    prompts = renderer.prompts_ids([record.prompt for record in records])
+    chosen = none if view == "prompts" else renderer.responses_ids([record.chosen or "" for record in records])
+    rejected = renderer.responses_ids([record.rejected or "" for record in records]) if view == "pairs" else none
+    for record, prompt in zip(records, prompts, strict=True):
+        if not prompt:
+            hint = "Use a template that writes something, such as the beginning-of-sequence token."
+            raise DataError("the rendered prompt has no tokens", record.location, hint)
+    return [Row(*parts) for parts in zip(records, prompts, chosen, rejected, strict=True)]
 
 
 def _fit(row: Row, max_length: int, cut_prompt: bool) -> Row | None:

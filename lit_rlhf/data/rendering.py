@@ -7,6 +7,7 @@ them different scores. So there is one function for each, and nobody else calls 
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -76,19 +77,27 @@ class Renderer:
         messages = [{"role": message.role, "content": message.content} for message in prompt]
         return self._template(messages, add_generation_prompt=True)
 
-    def prompt_ids(self, prompt: tuple[Message, ...]) -> list[int]:
-        """Token ids of the rendered conversation, generation prompt included."""
-        return self._encode(self.prompt_text(prompt))
+    def prompts_ids(self, prompts: Sequence[tuple[Message, ...]]) -> list[list[int]]:
+        """Token ids of rendered conversations, generation prompt included."""
+        return self._encode([self.prompt_text(prompt) for prompt in prompts])
 
-    def response_ids(self, text: str) -> list[int]:
-        """Token ids of a finished response, end-of-sequence included.
+    def prompt_ids(self, prompt: tuple[Message, ...]) -> list[int]:
+        """Token ids of one rendered conversation."""
+        return self.prompts_ids([prompt])[0]
+
+    def responses_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of finished responses, end-of-sequence included.
 
         Special-token text inside a response is spelled out, never turned into the token itself, so a
         response can neither end early nor open a turn. A Unigram vocabulary, which knows such text as a word and
         cannot spell it out, leaves it out.
         """
-        ids = self.tokenizer(self._response_prefix + text, add_special_tokens=False, split_special_tokens=True)
-        return [*(token for token in ids["input_ids"] if token not in self._special_ids), self.eos_id]
+        encoded = self._encode([self._response_prefix + text for text in texts], split_special_tokens=True)
+        return [[*(token for token in row if token not in self._special_ids), self.eos_id] for row in encoded]
+
+    def response_ids(self, text: str) -> list[int]:
+        """Token ids of one finished response."""
+        return self.responses_ids([text])[0]
 
     def response_text(self, ids: list[int]) -> str:
         """The text of sampled response ids, without special tokens."""
@@ -120,8 +129,8 @@ class Renderer:
     def _timeless_template(self) -> str:
         return _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), self.tokenizer.get_chat_template())
 
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def _encode(self, texts: list[str], **options: bool) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, **options)["input_ids"] if texts else []
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
@@ -136,11 +145,12 @@ class Renderer:
         question = [{"role": "user", "content": "Hello"}]
         opened = self._template(question, add_generation_prompt=True)
         answered = self._template([*question, {"role": "assistant", "content": _PROBE}], add_generation_prompt=False)
-        prefix = answered[len(opened) : answered.index(_PROBE)] if answered.startswith(opened) else ""
+        written = answered.startswith(opened) and _PROBE in answered
+        prefix = answered[len(opened) : answered.index(_PROBE)] if written else ""
         # Tokenizers of the SentencePiece family write the blank themselves; a second one would be a token of its own.
-        return "" if prefix == " " and len(self._encode(" a")) > len(self._encode("a")) else prefix
+        return "" if prefix == " " and len(self._encode([" a"])[0]) > len(self._encode(["a"])[0]) else prefix
 
     @cached_property
     def _decoded_prefix(self) -> str:
         """What decoding leaves of that prefix: tokenizers of the SentencePiece family drop a first blank themselves."""
-        return "" if self._decode(self._encode(self._response_prefix + "a")) == "a" else self._response_prefix
+        return "" if self._decode(self._encode([self._response_prefix + "a"])[0]) == "a" else self._response_prefix

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lit_rlhf.data.batches import Completions, PromptBatch
 from lit_rlhf.data.datamodule import PreferenceDataModule
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.evaluation.pictures import comparison_picture, curves_picture, print_table
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
@@ -49,10 +50,15 @@ def compare(
 
     Returns:
         For each policy its figures; ``splits`` for further sources; ``differences`` between the trained policies.
+
+    Raises:
+        DataError: If there are no validation prompts.
     """
     sampling = sampling or Sampling()
     first = next(iter(policies))
     data.load("prompts", policies[first])
+    if not data.val_rows:
+        raise DataError("has no validation prompts to answer", "option data", "Give val_sources, or a val_fraction.")
     reference = PolicyNetwork(policies[first]).eval()
     for each in filter(None, (reward, judge)):
         each.load(data.renderer, fingerprint(reference))

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch.nn import Parameter
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+
+if TYPE_CHECKING:
+    from lightning import Trainer
 
 
 @dataclass
@@ -54,3 +57,18 @@ class Optimizer:
                 return 1.0 - progress
             case "cosine":
                 return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def total_steps(trainer: "Trainer") -> float:
+    """Optimiser steps of the whole run; infinite where nothing limits them.
+
+    Not the Trainer's own ``estimated_stepping_batches``: that opens the training data before a checkpoint has been
+    restored, and a run resumed in the middle of an epoch would begin the epoch anew.
+    """
+    limits = [float(trainer.max_steps)] if trainer.max_steps >= 0 else []
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        batches: float = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
+        limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)
+    return min(limits, default=math.inf)

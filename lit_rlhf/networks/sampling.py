@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.backbone import check_length
+from lit_rlhf.networks.cache import growing_cache
 
 
 @dataclass
@@ -94,7 +95,7 @@ def _decode(
 ) -> Tensor:
     """The decoding loop; returns token ids ``(B * k, T)`` with -1 behind each response's end."""
     ids, mask, positions = _left_padded(prompts, lengths, eos_id)
-    cache = DynamicCache(config=model.config)
+    cache = growing_cache(model.config)
     ragged = not bool(mask.all())
     output = model(
         input_ids=ids,

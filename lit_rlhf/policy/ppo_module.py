@@ -16,7 +16,7 @@ from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import ppo_policy_loss, ppo_value_loss
 from lit_rlhf.networks.backbone import export, fingerprint
-from lit_rlhf.networks.optimizer import Optimizer
+from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.networks.sampling import Sampling
@@ -130,7 +130,7 @@ class PPOModule(LightningModule):
             {"params": list(self.policy.parameters()), "lr": self.optimizer.lr},  # type: ignore[union-attr]
             {"params": list(self.critic.parameters()), "lr": self.critic_lr},
         ]
-        return self.optimizer.build(groups, self.trainer.estimated_stepping_batches)
+        return self.optimizer.build(groups, total_steps(self.trainer))
 
     # ------------------------------------------------------------------ one iteration
 

@@ -12,7 +12,7 @@ from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import masked_mean
 from lit_rlhf.networks.backbone import export
-from lit_rlhf.networks.optimizer import Optimizer
+from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.policy_network import PolicyNetwork
 
 
@@ -70,7 +70,7 @@ class SFTModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW over all parameters."""
-        return self.optimizer.build(self.parameters(), self.trainer.estimated_stepping_batches)
+        return self.optimizer.build(self.parameters(), total_steps(self.trainer))
 
     def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
         """Write a Hugging Face directory that plain transformers loads."""

@@ -1,5 +1,6 @@
 """The scalar reward model as a reward."""
 
+import weakref
 from typing import Self
 
 import torch
@@ -29,6 +30,7 @@ class ScalarReward(SequenceReward):
         super().__init__()
         self.path, self.batch_size = model, batch_size
         self._scale = scale
+        self._remembered: tuple[weakref.ref[Completions], Tensor] | None = None
 
     def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
         """Load the model and find out how it can be asked."""
@@ -48,14 +50,19 @@ class ScalarReward(SequenceReward):
 
     @torch.no_grad()
     def scores(self, completions: Completions) -> Tensor:
-        """Scaled scores ``(N,)``."""
+        """Scaled scores ``(N,)``; asked again about the same completions (as the proxy), it answers from memory."""
+        if self._remembered is None or self._remembered[0]() is not completions:
+            self._remembered = weakref.ref(completions), self._score(completions)
+        return self._remembered[1]
+
+    def _score(self, completions: Completions) -> Tensor:
         sequences = completions.sequences if self.shares_ids else self._through_text(completions)
         parts = [self.network(sequences[i : i + self.batch_size]) for i in range(0, len(sequences), self.batch_size)]
         return self.scale * torch.cat(parts)
 
     def _through_text(self, completions: Completions) -> Sequences:
-        prompts = [self.renderer.prompt_ids(record.prompt) for record in completions.records]
-        responses = [self.renderer.response_ids(text) for text in completions.texts]
+        prompts = self.renderer.prompts_ids([record.prompt for record in completions.records])
+        responses = self.renderer.responses_ids(completions.texts)
         for response, truncated in zip(responses, completions.truncated.tolist(), strict=True):
             if truncated and len(response) > 1:
                 response.pop()  # a response that was cut off does not end

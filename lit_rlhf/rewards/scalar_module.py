@@ -14,7 +14,7 @@ from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import bradley_terry_loss
 from lit_rlhf.networks.backbone import ensure_pad_token, export
-from lit_rlhf.networks.optimizer import Optimizer
+from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.rewards.metrics import Moments, PairwiseAccuracy
 
@@ -118,9 +118,18 @@ class ScalarRewardModule(LightningModule):
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the spread of the scores."""
+        checkpoint["calibration"] = getattr(self.network.model.config, "calibration", None)  # type: ignore[union-attr]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run that is resumed behind its last validation exports the spread that was measured there."""
+        if checkpoint["calibration"] is not None:
+            self.network.model.config.calibration = checkpoint["calibration"]  # type: ignore[union-attr]
+
     def configure_optimizers(self) -> Any:
         """AdamW over all parameters."""
-        return self.optimizer.build(self.parameters(), self.trainer.estimated_stepping_batches)
+        return self.optimizer.build(self.parameters(), total_steps(self.trainer))
 
     def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
         """Write a directory that ``AutoModelForSequenceClassification`` loads, with equal scores."""

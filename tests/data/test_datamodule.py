@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import chain
 
@@ -10,9 +11,10 @@ from lightning import LightningModule, Trainer
 from lit_rlhf.data.batches import PairBatch, PromptBatch, ResponseBatch
 from lit_rlhf.data.datamodule import PreferenceDataModule, collate_rows
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.files import PairFiles
 from lit_rlhf.data.records import Message, Record, Source
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.world import WorldPairs, tokenizer
+from lit_rlhf.world import WorldPairs
 
 VIEWS = ("pairs", "responses", "prompts")
 
@@ -103,6 +105,16 @@ def test_validation_sources_are_used_whole_and_their_prompts_leave_training(buil
     assert data.counts["validation"].in_validation == 0
 
 
+def test_texts_without_a_prompt_are_split_by_themselves(build):
+    """All labelled texts answer the same empty prompt, which cannot sit on both sides."""
+    records = [pair("", f"{n} Good.", "No.") for n in range(500)]
+    data = build([Listed(records), Listed(records[:100])], template="{{ '<user>' }}{{ messages[0].content }}")
+    train, held_out = ({row.record.chosen for row in rows} for rows in (data.train_rows, data.val_rows))
+    assert train.isdisjoint(held_out)
+    assert len(train | held_out) == 500
+    assert 5 <= len(held_out) <= 60
+
+
 # ---------------------------------------------------------------------- counts and weights
 
 
@@ -115,8 +127,6 @@ def test_counts_add_up_to_what_was_read(build, tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n" * 3)
     source = {"path": str(path), "format": "explicit", "on_bad_row": "skip"}
     ties = Listed(numbered(range(25), tie=True), "ties")
-    from lit_rlhf.data.files import PairFiles
-
     data = build([PairFiles(**source), ties], max_length=100, val_fraction=0.2)
     train, held_out = data.counts["train"], data.counts["validation"]
     assert train.bad == 10  # seven rows without a rejected response, three that are no JSON
@@ -162,22 +172,15 @@ def test_pair_batches_hold_the_rows_and_what_is_known_of_them(build):
     known = Listed([pair(f"Give {n} tips", chosen_is_better=truth) for n, truth in enumerate(truths)], "known")
     data = build([Listed(numbered(range(50, 80)), "other"), known], batch_size=7, val_fraction=0.0)
     assert data.source_names == ["other", "known"]
-    seen = []
+    seen = Counter()
     for batch in data.train_dataloader():
         assert isinstance(batch, PairBatch)
         assert len(batch) <= 7
-        for row in range(len(batch)):
-            ids, start = batch.chosen.ids[row], batch.chosen.prompt_length[row]
-            prompt = data.renderer.tokenizer.decode(ids[:start])
-            chosen, rejected = batch.chosen.response_lists()[row], batch.rejected.response_lists()[row]
-            assert data.renderer.response_text(chosen) == "Good."
-            assert data.renderer.response_text(rejected) == "No."
-            seen.append((prompt, int(batch.source[row]), int(batch.chosen_is_better[row])))
-    expected = [("other", row, -1) for row in range(30)]
-    expected += [("known", row, -1 if truth is None else int(truth)) for row, truth in enumerate(truths)]
-    assert Counter((source, truth) for _, source, truth in seen) == Counter(
-        (data.source_names.index(name), truth) for name, _, truth in expected
-    )
+        assert {data.renderer.response_text(ids) for ids in batch.chosen.response_lists()} == {"Good."}
+        assert {data.renderer.response_text(ids) for ids in batch.rejected.response_lists()} == {"No."}
+        assert torch.equal(batch.chosen.prompt_length, batch.rejected.prompt_length)
+        seen.update(zip(batch.source.tolist(), batch.chosen_is_better.tolist(), strict=True))
+    assert seen == {(0, -1): 30, (1, -1): 10, (1, 1): 10, (1, 0): 10}
 
 
 @pytest.mark.parametrize(
@@ -250,7 +253,7 @@ def test_a_path_is_a_source(build, tmp_path):
 def test_the_option_tokenizer_and_template_decide_over_the_ids(tiny_model):
     data = PreferenceDataModule(Listed(numbered(range(5))), tokenizer=tiny_model, template="plain", val_fraction=0.0)
     data.load("pairs")
-    assert data.renderer.fingerprint == Renderer(tokenizer(), "plain").fingerprint
+    assert data.renderer.fingerprint == Renderer.load(tiny_model, "plain").fingerprint
     assert data.train_rows[0].prompt == data.renderer.prompt_ids(numbered([0])[0].prompt)
 
 
@@ -280,32 +283,29 @@ def test_errors_name_the_option_or_the_file(tiny_model, tmp_path, act, says):
 # ---------------------------------------------------------------------- resuming
 
 
+FIFTY = [*numbered(range(49)), pair("a " * 50)]
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"seed": 1},
         {"batch_size": 16},
         {"bucket": 1},
-        {"max_length": 20},
-        {"records": numbered(range(49))},
-        {"records": numbered(reversed(range(50)))},
-        {"records": [*numbered(range(49)), pair("Give 49 tips", "No.", "Good.")]},
-        {"view": "responses"},
+        {"max_length": 40},
         {"template": "plain"},
+        {"view": "responses"},
+        {"sources": Listed(FIFTY[1:])},
+        {"sources": Listed(FIFTY[::-1])},
+        {"sources": Listed([*FIFTY[:-1], replace(FIFTY[-1], rejected="No no.")])},
     ],
 )
 def test_a_checkpoint_refuses_other_data(build, change):
-    options = {"records": numbered(range(50)), "view": "pairs"}
-
-    def make(options) -> PreferenceDataModule:
-        return build(Listed(options["records"]), **{k: v for k, v in options.items() if k != "records"})
-
-    state = make(options).state_dict()
-    make(options).load_state_dict(state)
+    options = {"sources": Listed(FIFTY), "val_fraction": 0.0}
+    state = build(**options).state_dict()
+    build(**options).load_state_dict(state)
     with pytest.raises(DataError, match="written with other data"):
-        make(
-            options | {"max_length": 512} | change | ({"max_length": 6} if "max_length" in change else {})
-        ).load_state_dict(state)
+        build(**{**options, **change}).load_state_dict(state)
 
 
 class Learner(LightningModule):
@@ -336,16 +336,14 @@ def test_a_trainer_resumes_on_the_same_data_and_refuses_others(tiny_model, tmp_p
         trainer = Trainer(max_epochs=2, enable_checkpointing=False, use_distributed_sampler=False, **quiet)
         if stop is not None:
 
-            def save_and_stop(batch, batch_idx):
+            def save_and_stop(*step):
                 if trainer.global_step == stop:
                     trainer.save_checkpoint(tmp_path / "stopped.ckpt")
                     raise KeyboardInterrupt
 
-            module.on_train_batch_start = save_and_stop
-        try:
+            module.on_train_batch_end = save_and_stop
+        with suppress(KeyboardInterrupt, SystemExit):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False)
-        except (KeyboardInterrupt, SystemExit):
-            pass
         return module.seen
 
     whole = fit()

@@ -65,6 +65,15 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert len({str(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
 
+def test_batches_are_composed_anew_in_every_epoch():
+    sampler = BucketBatchSampler([8] * 400, 4, window=5)
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        epochs.append({frozenset(batch) for batch in sampler})
+    assert len(epochs[0] & epochs[1]) <= 1
+
+
 def test_without_shuffling_rows_keep_their_order():
     sampler = BucketBatchSampler(LENGTHS, 4, shuffle=False)
     first = list(sampler)
@@ -123,6 +132,37 @@ def test_breaking_off_an_epoch_does_not_shorten_the_next_iteration():
     whole = epoch_of(loader, 0)
     next(iter(loader))
     assert epoch_of(loader, 0) == whole
+
+
+def test_a_resumed_loader_can_be_iterated_again():
+    """By hand, without anyone who sets the epoch."""
+    loader, resumed = number_loader(), number_loader()
+    whole = epoch_of(loader, 0)
+    next(iter(loader))
+    resumed.load_state_dict(loader.state_dict())
+    assert [batch.tolist() for batch in resumed] == whole[1:]
+    assert [batch.tolist() for batch in resumed] == whole
+
+
+def test_an_epoch_that_a_limit_ended_early_leaves_nothing_out_of_the_next():
+    """The Trainer opens the loader first and sets the epoch afterwards."""
+    loader, resumed = number_loader(), number_loader()
+    iterator = iter(loader)
+    next(iterator)
+    next(iterator)
+    resumed.load_state_dict(loader.state_dict())
+    iterator = iter(resumed)
+    resumed.batch_sampler.set_epoch(1)
+    assert [batch.tolist() for batch in iterator] == epoch_of(number_loader(), 1)
+    loader.batch_sampler.set_epoch(1)
+    assert loader.batch_sampler.state_dict() == {"epoch": 1, "given": 0}
+
+
+def test_iterating_draws_nothing_from_the_global_generator():
+    """A resumed run iterates less often, and has to go on with the same random numbers."""
+    state = torch.get_rng_state()
+    epoch_of(number_loader(), 0)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @settings(max_examples=30)

@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 
+from lit_rlhf.data import preparation
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.preparation import Counts, tokenise, validation_share, weighted
 from lit_rlhf.data.records import Message, Record, Source, prompt_hash
@@ -97,6 +98,16 @@ def test_counts_say_why_each_record_was_left_out(renderer, view, counts):
     assert found == counts
     assert len(rows) == found.kept
     assert sum(vars(found).values()) == len(RECORDS)
+
+
+@pytest.mark.parametrize("view", ["pairs", "responses", "prompts"])
+def test_records_are_tokenised_in_blocks_that_leave_no_trace(renderer, monkeypatch, view):
+    def run(block: int) -> tuple[list, Counts]:
+        monkeypatch.setattr(preparation, "_BLOCK", block)
+        counts = Counts()
+        return list(tokenise(RECORDS, renderer, view, counts, max_length=40)), counts
+
+    assert run(1) == run(2) == run(3) == run(1000)
 
 
 def test_counts_read_as_a_sentence():

@@ -123,6 +123,27 @@ def test_prompt_and_response_meet_as_if_tokenised_together(bare, template):
         assert renderer.prompt_ids(QUESTION) + renderer.response_ids(text)[:-1] == whole
 
 
+def test_what_a_template_writes_before_a_response_belongs_to_it(bare):
+    template = (
+        "{% for m in messages %}{{ '\nA:\n' if m.role == 'assistant' else 'Q: ' }}{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '\nA:' }}{% endif %}"
+    )
+    renderer = Renderer(bare, template)
+    assert renderer.prompt_text(QUESTION) == "Q: How are you?\nA:"
+    for text in ("I am fine", " fine", "\nfine"):
+        ids = renderer.response_ids(text)
+        assert bare.decode(ids[:-1]) == f"\n{text}"
+        assert renderer.response_text(ids) == text
+
+
+def test_many_texts_give_the_same_ids_as_one_by_one(bare):
+    renderer = Renderer(bare, "dialogue")
+    assert renderer.responses_ids(TEXTS) == [renderer.response_ids(text) for text in TEXTS]
+    prompts = [QUESTION, CHAT, CHAT[:2]]
+    assert renderer.prompts_ids(prompts) == [renderer.prompt_ids(prompt) for prompt in prompts]
+    assert renderer.prompts_ids([]) == renderer.responses_ids([]) == []
+
+
 def test_special_tokens_in_a_response_stay_text(bare):
     renderer = Renderer(bare, "dialogue")
     specials = set(bare.all_special_ids) - {bare.unk_token_id}
@@ -227,11 +248,12 @@ def test_fingerprint_names_template_and_vocabulary(world):
         named(),
         named("plain"),
         named(TEMPLATES["dialogue"] + " "),
+        named(TEMPLATES["dialogue"].replace("System", "Rules")),
         named(eos_token="<|im_end|>"),
         world.fingerprint,
         *(Renderer(FAMILIES[name]()).fingerprint for name in ("metaspace", "metaspace first", "unigram")),
     }
-    assert len(different) == 8
+    assert len(different) == 9
 
 
 def test_fingerprint_sees_two_words_that_change_places():

@@ -24,11 +24,17 @@ def prompts(renderer) -> PromptBatch:
 
 @pytest.fixture(scope="session")
 def taste(tmp_path_factory) -> str:
-    """Import path of a reward function of the user's own: the shorter the better."""
+    """A module with reward functions of the user's own."""
     folder = tmp_path_factory.mktemp("functions")
-    (folder / "taste.py").write_text("def shortness(prompt, response):\n    return -len(response.split()) / 10\n")
+    (folder / "taste.py").write_text("""
+def shortness(prompt, response):
+    return -len(response.split()) / 10
+
+def letters(prompt, response):
+    return len(prompt) + 0.01 * len(response)
+""")
     sys.path.insert(0, str(folder))
-    return "taste.shortness"
+    return "taste"
 
 
 def world(kind: str, size: int, **options) -> dict:

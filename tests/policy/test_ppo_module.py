@@ -196,7 +196,7 @@ def test_ppo_learns_what_it_is_paid_for(lit, ppo_options, taste, tmp_path):
         batch_size=32,
         critic=None,
         judge=None,
-        reward={"class_path": "lit_rlhf.rewards.PythonReward", "init_args": {"function": taste}},
+        reward={"class_path": "lit_rlhf.rewards.PythonReward", "init_args": {"function": f"{taste}.shortness"}},
         settings={"minibatch_size": 16, "kl_coefficient": 0.0},
         optimizer={"lr": 5e-3, "schedule": "constant", "warmup": 0.0},
         critic_lr=1e-2,

@@ -1,0 +1,148 @@
+import json
+import random
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from lit_rlhf.cli.callbacks import Generations, History, RandomState
+from lit_rlhf.policy import SFTModule
+
+
+def fake_trainer(folder, step: int = 0, **metrics) -> SimpleNamespace:
+    return SimpleNamespace(
+        default_root_dir=str(folder),
+        global_step=step,
+        is_global_zero=True,
+        sanity_checking=False,
+        log_every_n_steps=2,
+        callback_metrics=metrics,
+        loggers=[],
+    )
+
+
+def draws() -> tuple:
+    """One number from every global generator."""
+    return random.random(), random.gauss(0, 1), float(np.random.normal()), torch.rand(3).tolist()
+
+
+def test_random_state_goes_on_where_it_was_saved(tmp_path):
+    draws()
+    torch.save(RandomState().state_dict(), tmp_path / "state")
+    expected = draws()
+    resumed = RandomState()
+    resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    assert draws() != expected  # time has moved on, and loading alone changes nothing
+    resumed.on_train_start(None, None)  # type: ignore[arg-type]
+    assert draws() == expected
+
+
+def test_a_fresh_run_keeps_the_random_numbers_of_its_seed():
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    RandomState().on_train_start(None, None)  # type: ignore[arg-type]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def history(folder) -> History:
+    callback = History()
+    callback.setup(fake_trainer(folder), None, "fit")  # type: ignore[arg-type]
+    return callback
+
+
+def steps(path) -> list[int]:
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_history_writes_every_nth_step_and_each_validation(tmp_path):
+    callback = history(tmp_path / "run")
+    for step in range(1, 6):
+        trainer = fake_trainer(tmp_path, step, **{"train/loss": torch.tensor(0.5 * step), "val/kl": torch.tensor(2.0)})
+        callback.on_train_batch_end(trainer)  # type: ignore[arg-type]
+    callback.on_validation_end(trainer, None)  # type: ignore[arg-type]
+    trainer.sanity_checking = True
+    callback.on_validation_end(trainer, None)  # type: ignore[arg-type]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [{"step": 2, "train/loss": 1.0}, {"step": 4, "train/loss": 2.0}, {"step": 5, "val/kl": 2.0}]
+
+
+@pytest.mark.parametrize(("resumed_at", "kept"), [(0, []), (2, [1, 2, 2]), (3, [1, 2, 2, 3]), (9, [1, 2, 2, 3, 4])])
+@pytest.mark.parametrize("last", ["", '{"step": 5, "tra', "null", "[1]"])
+def test_history_forgets_what_comes_after_the_resumed_step(tmp_path, resumed_at, kept, last):
+    callback = history(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {step}, "train/loss": 1.0}}\n' for step in (1, 2, 2, 3, 4)) + last)
+    trainer = fake_trainer(tmp_path, resumed_at, **{"train/loss": torch.tensor(1.0)})
+    callback.on_train_start(trainer, None)  # type: ignore[arg-type]
+    assert steps(path) == kept
+    trainer.global_step = resumed_at + 2
+    trainer.log_every_n_steps = 1
+    callback.on_train_batch_end(trainer)  # type: ignore[arg-type]
+    assert steps(path) == [*kept, resumed_at + 2]  # on a line of its own
+
+
+def examples(step: int) -> SimpleNamespace:
+    rows = [{"prompt": "Why?", "response": f"Because {step}.", "proxy_reward": step, "baseline_mean": None}] * 2
+    return SimpleNamespace(examples=rows)
+
+
+def generate(folder, first: int, last: int) -> list[dict]:
+    callback = Generations(every_n_steps=3)
+    callback.on_train_start(fake_trainer(folder, first - 1), None)  # type: ignore[arg-type]
+    for step in range(first, last + 1):
+        callback.on_train_batch_end(fake_trainer(folder, step), examples(step))  # type: ignore[arg-type]
+    return [json.loads(line) for line in (folder / "generations.jsonl").read_text().splitlines()]
+
+
+def test_generations_come_at_the_first_and_then_every_nth_iteration(tmp_path):
+    rows = generate(tmp_path, 1, 8)
+    assert [row["step"] for row in rows] == [1, 1, 4, 4, 7, 7]
+    assert rows[2] == {"step": 4, **examples(4).examples[0]}
+
+
+def test_generations_of_a_resumed_run_stand_there_once(tmp_path):
+    whole = generate(tmp_path / "whole", 1, 8)
+    generate(tmp_path / "killed", 1, 7)
+    assert generate(tmp_path / "killed", 6, 8) == whole
+    assert generate(tmp_path / "killed", 1, 1) == whole[:2]  # a new run does not keep another run's
+
+
+def test_modules_without_examples_write_no_generations(tmp_path):
+    Generations().on_train_batch_end(fake_trainer(tmp_path, 1), SimpleNamespace())  # type: ignore[arg-type]
+    assert not (tmp_path / "generations.jsonl").exists()
+
+
+def options(model: str, folder) -> dict:
+    source = {"class_path": "lit_rlhf.world.WorldDemonstrations", "init_args": {"size": 40}}
+    return {
+        "model": {"class_path": "SFTModule", "init_args": {"model": model}},
+        "data": {"sources": source, "batch_size": 8, "val_fraction": 0.0},
+        "trainer": {"max_epochs": 1},
+        "export": {"directory": str(folder / "model")},
+    }
+
+
+def test_an_interrupted_run_hands_nothing_over(lit, tiny_model, tmp_path, monkeypatch):
+    def interrupt(self, batch, batch_idx):
+        if batch_idx == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SFTModule, "on_train_batch_start", interrupt)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            lit("fit", tmp_path, options(tiny_model, tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, handler)  # the Trainer turns it off on its way out
+    assert stopped.value.code != 0
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_last_checkpoint_is_that_of_the_last_step(lit, tiny_model, tmp_path):
+    for every in (100, 3):
+        lit("fit", tmp_path, options(tiny_model, tmp_path) | {"checkpoint": {"every_n_train_steps": every}})
+        saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+        assert saved["global_step"] == 5
+    assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]

@@ -1,0 +1,103 @@
+import json
+
+import pytest
+import torch
+import yaml
+
+from lit_rlhf.cli.callbacks import Checkpoint, Export, Generations, History, RandomState
+from lit_rlhf.cli.stage import make_cli
+from lit_rlhf.cli.tracking import Wandb
+from lit_rlhf.policy import SFTModule
+from lit_rlhf.rewards import ScalarRewardModule
+
+
+def options(model: str, **trainer) -> dict:
+    source = {"class_path": "lit_rlhf.world.WorldDemonstrations", "init_args": {"size": 24}}
+    return {
+        "model": {"class_path": "SFTModule", "init_args": {"model": model, "optimizer": {"lr": 1e-3}}},
+        "data": {"sources": source, "batch_size": 8, "val_fraction": 0.0},
+        "trainer": {"max_epochs": 1, "log_every_n_steps": 1, **trainer},
+    }
+
+
+def parsed(*words: str):
+    source = ("--data.sources.class_path", "lit_rlhf.world.WorldPrompts", "--data.sources.size", "9")
+    return make_cli([*source, *words], run=False)
+
+
+def test_what_every_stage_gets(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    cli = parsed("--model", "SFTModule", "--model.model", "some/model")
+    assert isinstance(cli.model, SFTModule)
+    assert cli.model.path == "some/model"
+    kinds = {type(callback) for callback in cli.trainer.callbacks}
+    assert {Checkpoint, Export, Generations, History, RandomState} <= kinds
+    assert isinstance(cli.trainer.logger, Wandb)
+    assert cli.trainer.default_root_dir == "runs/latest"
+    checkpoint = cli.trainer.checkpoint_callback
+    assert (checkpoint.save_last, checkpoint.save_top_k, checkpoint._every_n_train_steps) == (True, 0, 100)
+
+
+def test_configs_are_merged_from_left_to_right_and_words_win(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = {"model": {"class_path": "SFTModule", "init_args": {"model": "a", "optimizer": {"lr": 1.0, "warmup": 0.5}}}}
+    second = {"model": {"init_args": {"model": "b", "optimizer": {"lr": 2.0}}}, "data": {"batch_size": 3}}
+    (tmp_path / "first.yaml").write_text(yaml.safe_dump(first))
+    (tmp_path / "second.yaml").write_text(yaml.safe_dump(second))
+    cli = parsed("-c", "first.yaml", "-c", "second.yaml", "--data.batch_size", "5", "--model.model", "c")
+    assert (cli.model.path, cli.model.optimizer.lr, cli.model.optimizer.warmup) == ("c", 2.0, 0.5)
+    assert (cli.datamodule.batch_size, cli.datamodule.val_batch_size) == (5, 10)
+
+
+@pytest.mark.parametrize("words", [["--model.modle", "x"], ["--data.batchsize", "3"], ["--trainer.steps", "3"]])
+def test_misspelt_options_are_refused_by_name(capsys, words):
+    with pytest.raises(SystemExit) as stopped:
+        parsed("--model", "SFTModule", "--model.model", "x", *words)
+    assert stopped.value.code == 2
+    assert words[0].split(".")[-1] in capsys.readouterr().err
+
+
+def test_the_saved_config_runs_the_same_again(lit, tiny_model, tmp_path):
+    words = ("--model.init_args.optimizer.lr", "2.0e-3")
+    lit("fit", tmp_path / "first", options(tiny_model), *words)
+    saved = tmp_path / "first" / "fit.yaml"
+    assert yaml.safe_load(saved.read_text())["model"]["init_args"]["optimizer"]["lr"] == 2.0e-3
+    again = {"trainer": {"default_root_dir": str(tmp_path / "second")}}
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "folder.yaml").write_text(json.dumps(again))
+    make_cli(["fit", "-c", str(saved), "-c", str(tmp_path / "second" / "folder.yaml")])
+    first, second = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("first", "second"))
+    assert first == second
+    lit("fit", tmp_path / "first", options(tiny_model))  # once more in the same folder: the files are replaced
+    assert yaml.safe_load(saved.read_text())["model"]["init_args"]["optimizer"]["lr"] == 1.0e-3
+
+
+def test_each_command_saves_a_config_of_its_own(lit, tiny_model, tmp_path):
+    for command in ("fit", "validate"):
+        lit(command, tmp_path, options(tiny_model) | {"data": options(tiny_model)["data"] | {"val_fraction": 0.2}})
+    assert {file.name for file in tmp_path.glob("*.yaml")} == {"options.yaml", "fit.yaml", "validate.yaml"}
+    assert yaml.safe_load((tmp_path / "validate.yaml").read_text())["seed_everything"] == 0
+
+
+def test_on_resume_the_given_options_count_not_those_of_the_checkpoint(lit, tiny_model, write_model, tmp_path):
+    lit("fit", tmp_path, options(tiny_model))
+    last = str(tmp_path / "checkpoints" / "last.ckpt")
+    changed = options(tiny_model, max_epochs=2)
+    changed["model"]["init_args"]["optimizer"] = {"lr": 7e-3, "schedule": "constant", "warmup": 0.0}
+    cli = lit("fit", tmp_path, changed, "--ckpt_path", last)
+    assert cli.model.optimizer.lr == 7e-3
+    assert cli.trainer.global_step == 6
+
+
+def test_the_seed_decides_about_everything_random(lit, tiny_model, tmp_path):
+    """A scalar model's fresh head is drawn by the global generator."""
+    pairs = {"class_path": "lit_rlhf.world.WorldPairs", "init_args": {"size": 16}}
+    given = options(tiny_model) | {"model": {"class_path": "ScalarRewardModule", "init_args": {"model": tiny_model}}}
+    given["data"] = {"sources": pairs, "batch_size": 8, "val_fraction": 0.0}
+    heads = []
+    for run, seed in enumerate((1, 1, 2)):
+        cli = lit("fit", tmp_path / str(run), given, "--seed_everything", str(seed))
+        assert isinstance(cli.model, ScalarRewardModule)
+        heads.append(cli.model.network.head.weight.detach())
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.allclose(heads[0], heads[2], atol=0.01)

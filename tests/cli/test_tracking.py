@@ -1,0 +1,110 @@
+import json
+import sys
+
+import pytest
+
+from lit_rlhf.cli.stage import run_stage
+from lit_rlhf.cli.tracking import Wandb, finish, logged_in
+
+NETRC = "machine {host}\n  login user\n  password 0123456789\n"
+
+
+@pytest.fixture
+def nobody(monkeypatch, tmp_path):
+    """A machine on which nobody has logged in, and no one is there to answer a prompt."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC", "WANDB_SILENT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("it asked"))
+    return tmp_path
+
+
+def test_without_a_key_nobody_is_logged_in(nobody):
+    assert not logged_in()
+
+
+def test_a_key_in_the_environment_is_enough_unless_the_mode_says_otherwise(nobody, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0123")
+    assert logged_in()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert logged_in()
+    for mode in ("offline", "disabled", "dryrun"):
+        monkeypatch.setenv("WANDB_MODE", mode)
+        assert not logged_in()
+
+
+@pytest.mark.parametrize("where", ["home", "NETRC"])
+def test_the_netrc_file_counts_for_its_own_host(nobody, monkeypatch, where):
+    file = nobody / (".netrc" if where == "home" else "elsewhere")
+    file.write_text(NETRC.format(host="api.wandb.ai"))
+    file.chmod(0o600)
+    if where == "NETRC":
+        assert not logged_in()
+        monkeypatch.setenv("NETRC", str(file))
+    assert logged_in()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org/")
+    assert not logged_in()
+    file.write_text(NETRC.format(host="wandb.example.org"))
+    assert logged_in()
+
+
+def test_a_damaged_netrc_file_is_nobody(nobody):
+    (nobody / ".netrc").write_text("machine\n\x00 nonsense {")
+    (nobody / ".netrc").chmod(0o600)
+    assert not logged_in()
+
+
+@pytest.mark.parametrize(
+    ("key", "offline", "expected"), [("", None, True), ("0123", None, False), ("0123", True, True)]
+)
+def test_offline_unless_logged_in(nobody, monkeypatch, key, offline, expected):
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    logger = Wandb(save_dir=str(nobody / "logs"), offline=offline)
+    assert logger._offline is expected
+    assert (nobody / "logs").is_dir()
+
+
+def test_to_finish_what_never_began_is_nothing(monkeypatch):
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    finish()
+
+
+@pytest.mark.slow
+def test_by_default_a_run_is_logged_offline_with_its_generations(nobody, monkeypatch, tiny_model, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run"
+    prompts = {"class_path": "lit_rlhf.world.WorldPrompts", "init_args": {"size": 12}}
+    ppo = {"policy": tiny_model, "reward": {"class_path": "lit_rlhf.rewards.GoldReward"}}
+    options = {
+        "model": {"class_path": "PPOModule", "init_args": ppo | {"sampling": {"max_new_tokens": 4}}},
+        "data": {"sources": prompts, "batch_size": 3, "val_fraction": 0.0, "max_length": 80},
+        "trainer": {"max_steps": 3, "default_root_dir": str(folder), "enable_progress_bar": False},
+        "generations": {"every_n_steps": 2},
+    }
+    (tmp_path / "options.yaml").write_text(json.dumps(options))
+    run_stage(["fit", "-c", "options.yaml"])
+    import wandb
+
+    assert wandb.run is None  # finished: the next stage of this process gets a run of its own
+    (run,) = (tmp_path / "runs" / "wandb").glob("offline-run-*")
+    assert next(run.glob("*.wandb")).stat().st_size > 0
+    rows = [json.loads(line) for line in (folder / "generations.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 1, 1, 3, 3, 3]
+    logged = []
+    for file in sorted((run / "files" / "media" / "table").glob("generations*.json")):
+        table = json.loads(file.read_text())
+        logged += [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert sorted(logged, key=json.dumps) == sorted(rows, key=json.dumps)
+
+
+def test_without_logger_nothing_is_written_for_one(lit, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = {"class_path": "lit_rlhf.world.WorldDemonstrations", "init_args": {"size": 20}}
+    options = {
+        "model": {"class_path": "SFTModule", "init_args": {"model": tiny_model}},
+        "data": {"sources": source, "batch_size": 8},
+        "trainer": {"max_steps": 1},
+    }
+    trainer = lit("fit", tmp_path / "run", options, "--trainer.logger", "false").trainer
+    assert trainer.loggers == []
+    assert not list(tmp_path.rglob("*wandb*"))

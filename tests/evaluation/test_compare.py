@@ -1,0 +1,188 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lit_rlhf.data.datamodule import PreferenceDataModule
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.evaluation.compare import bootstrap_interval, compare
+from lit_rlhf.networks.sampling import Sampling
+from lit_rlhf.rewards import GoldReward, PythonReward
+from lit_rlhf.world import WorldPrompts, gold_reward, write_base_model
+
+SAMPLES = 3
+
+
+def letters(prompt: str, response: str) -> float:
+    """A proxy that tells nearly all responses apart."""
+    return len(response) + 0.1 * response.count("e")
+
+
+def prompts() -> PreferenceDataModule:
+    sources = [
+        WorldPrompts(11, split="val", name="known"),
+        WorldPrompts(6, split="ood_topic", name="topics"),
+        WorldPrompts(5, split="ood_wording", name="wordings"),
+    ]
+    return PreferenceDataModule(WorldPrompts(1), sources, val_batch_size=4, max_length=80)
+
+
+@pytest.fixture(scope="module")
+def policies(tiny_model, tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("policies")
+    others = {f"run{seed}": str(write_base_model(folder / f"run{seed}", "tiny", seed)) for seed in (1, 2)}
+    return {"sft": tiny_model, **others}
+
+
+def judged(policies, out: Path, **options):
+    given = {"reward": PythonReward(letters), "samples": SAMPLES, "sampling": Sampling(max_new_tokens=6), "seed": 4}
+    return compare(policies, prompts(), str(out), **(given | options))
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Numbers alone: drawing takes longer than everything else here."""
+    monkeypatch.setattr("lit_rlhf.evaluation.compare.comparison_picture", lambda *args: None)
+
+
+@pytest.fixture(scope="module")
+def comparison(policies, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compare")
+    history = [{"step": step, "train/reward": step * 0.1, "train/kl": step * 0.5} for step in range(1, 6)]
+    (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*history, {"step": 5, "val/kl": 1}]))
+    result = judged(policies, out, histories={"run1": str(out / "metrics.jsonl")})
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    return result, samples, out
+
+
+def values(samples: list[dict], policy: str, column: str, source: str = "known") -> np.ndarray:
+    """One policy's values of a column, one row per prompt ``(prompts, samples)``."""
+    rows = [row[column] for row in samples if row["policy"] == policy and row["source"] == source]
+    return np.array(rows).reshape(-1, SAMPLES)
+
+
+def test_every_policy_answers_every_prompt(comparison, policies):
+    records = [record for source in prompts().val_sources for record in source.records()]
+    asked = [(record.source, record.prompt[-1].content) for record in records for _ in range(SAMPLES)]
+    for policy in policies:
+        rows = [row for row in comparison[1] if row["policy"] == policy]
+        assert [(row["source"], row["prompt"]) for row in rows] == asked
+        for row in rows:
+            assert row["proxy_reward"] == pytest.approx(letters(row["prompt"], row["response"]), abs=1e-3)
+
+
+@pytest.mark.parametrize("source", ["known", "topics", "wordings"])
+def test_figures_are_means_over_the_prompts_of_a_source(comparison, policies, source):
+    result, samples, _ = comparison
+    figures = result if source == "known" else result["splits"][source]
+    for policy in policies:
+        for column in ("proxy_reward", "kl", "response_length", "truncated"):
+            expected = values(samples, policy, column, source).mean()
+            assert figures[policy][column] == pytest.approx(expected, abs=1e-3)
+
+
+def test_win_rates_are_counted_response_by_response(comparison):
+    result, samples, _ = comparison
+    first = values(samples, "sft", "proxy_reward")
+    for policy in ("run1", "run2"):
+        mine = values(samples, policy, "proxy_reward")
+        wins = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(mine.flat, first.flat, strict=True))
+        assert result[policy]["win_rate_vs_sft"] == pytest.approx(wins / mine.size)
+
+
+def test_the_first_policy_against_itself(comparison):
+    figures = comparison[0]["sft"]
+    assert figures["kl"] == 0.0
+    assert figures["win_rate_vs_sft"] == figures["win_rate_vs_sft_low"] == figures["win_rate_vs_sft_high"] == 0.5
+
+
+def test_another_policy_has_moved_away(comparison):
+    assert comparison[0]["run1"]["kl"] > 0.5
+
+
+def test_intervals_surround_the_means(comparison, policies):
+    result = comparison[0]
+    for figures in (result, *result["splits"].values()):
+        for policy in policies:
+            for column in ("proxy_reward", "win_rate_vs_sft"):
+                low, mean, high = (figures[policy][f"{column}{end}"] for end in ("_low", "", "_high"))
+                assert low <= mean <= high
+                assert policy == "sft" or low < high
+
+
+def test_trained_policies_are_compared_prompt_by_prompt(comparison):
+    result, samples, _ = comparison
+    assert list(result["differences"]) == ["run2 - run1"]
+    difference = result["differences"]["run2 - run1"]
+    paired = values(samples, "run2", "proxy_reward") - values(samples, "run1", "proxy_reward")
+    assert difference["proxy_reward"] == pytest.approx(paired.mean(), abs=1e-3)
+    assert difference["low"] < difference["proxy_reward"] < difference["high"]
+
+
+def test_files_hold_what_is_returned(comparison):
+    result, _, out = comparison
+    assert json.loads((out / "comparison.json").read_text()) == result
+    for picture in ("comparison.png", "training.png"):
+        content = (out / picture).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 5000
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others(comparison, policies, tmp_path):
+    assert judged(policies, tmp_path / "again") == comparison[0]
+    other = judged(policies, tmp_path / "other", seed=5)
+    assert other["run1"]["proxy_reward"] != comparison[0]["run1"]["proxy_reward"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_where_the_true_reward_is_known_it_decides(policies, tmp_path):
+    """The judge here is the proxy negated, so that every verdict turns round."""
+    two = {name: policies[name] for name in ("sft", "run1")}
+    proxy = judged(two, tmp_path / "proxy")
+    judge = PythonReward(lambda prompt, response: -letters(prompt, response))
+    result = judged(two, tmp_path / "judge", judge=judge)
+    assert result["run1"]["gold_reward"] == pytest.approx(-proxy["run1"]["proxy_reward"])
+    assert result["run1"]["win_rate_vs_sft"] == pytest.approx(1 - proxy["run1"]["win_rate_vs_sft"])
+    assert "gold_reward_low" in result["run1"]
+    assert result["differences"] == {}
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_gold_rewards_are_the_worlds(policies, tmp_path):
+    judged({"sft": policies["sft"]}, tmp_path, reward=None, judge=GoldReward())
+    for line in (tmp_path / "samples.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row["gold_reward"] == pytest.approx(gold_reward(row["prompt"], row["response"]), abs=1e-3)
+        assert "proxy_reward" not in row
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_without_any_reward_there_is_still_kl_and_length(policies, tmp_path):
+    result = judged(policies, tmp_path, reward=None)
+    assert set(result["run1"]) == {"kl", "response_length", "truncated"}
+    assert result["differences"] == {}
+
+
+def test_without_prompts_the_user_is_told(policies, tmp_path):
+    data = PreferenceDataModule(WorldPrompts(20), val_fraction=0.0, max_length=80)
+    with pytest.raises(DataError, match="no validation prompts"):
+        compare(policies, data, str(tmp_path), sampling=Sampling(max_new_tokens=4))
+
+
+def test_the_bootstrap_interval_covers_the_true_mean_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    truth, hits, runs = 1.0, 0, 400
+    for _ in range(runs):
+        low, high = bootstrap_interval(generator.exponential(truth, 100), draws=400)
+        assert low < high
+        hits += low <= truth <= high
+    assert 0.91 <= hits / runs <= 0.975
+
+
+def test_the_bootstrap_interval_narrows_with_the_root_of_the_number():
+    generator = np.random.default_rng(1)
+    few, many = (np.subtract(*bootstrap_interval(generator.normal(size=n))[::-1]) for n in (100, 1600))
+    assert few / many == pytest.approx(4, rel=0.2)
+    assert few == pytest.approx(2 * 1.96 / 10, rel=0.15)

@@ -1,0 +1,94 @@
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from lit_rlhf.data.batches import Sequences, stack_sequences
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.networks import policy_network
+from lit_rlhf.networks.policy_network import PolicyNetwork
+from lit_rlhf.world import tokenizer
+
+EOS, WORDS = tokenizer().eos_token_id, len(tokenizer())
+
+
+def random_rows(seed: int = 0) -> tuple[list[list[int]], list[list[int]]]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(length: int) -> list[int]:
+        return torch.randint(6, WORDS, (length,), generator=generator).tolist()
+
+    prompts = [ids(n) for n in (4, 15, 2, 9)]
+    responses = [[*ids(n), EOS] for n in (12, 3, 0, 7)]
+    prompts[3][2] = EOS
+    responses[0][5] = EOS
+    return prompts, [*responses[:3], responses[3][:-1]]
+
+
+def by_hand(network: PolicyNetwork, prompt: list[int], response: list[int], temperature: float) -> torch.Tensor:
+    """Log-probabilities from the logits of all positions of one unpadded row."""
+    logits = network.model(input_ids=torch.tensor([prompt + response])).logits[0]
+    steps = [(logits[len(prompt) + t - 1] / temperature).log_softmax(-1)[token] for t, token in enumerate(response)]
+    return torch.stack(steps)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_log_probabilities_are_those_of_a_plain_loop(any_model, temperature):
+    network = PolicyNetwork(any_model).eval()
+    prompts, responses = random_rows()
+    for filler in (0, EOS, 300):
+        batch = stack_sequences(prompts, responses, filler)
+        with torch.no_grad():
+            found = network(batch, temperature)
+        assert found.shape == batch.response_mask.shape
+        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+            expected = by_hand(network, prompt, response, temperature)
+            torch.testing.assert_close(found[row, : len(response)], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_without_an_argument_network_samples_at_temperature_one(tiny_model):
+    network = PolicyNetwork(tiny_model).eval()
+    batch = stack_sequences(*random_rows(), pad_id=0)
+    assert torch.equal(network(batch), network(batch, 1.0))
+    assert not torch.allclose(network(batch), network(batch, 0.5))
+
+
+def test_gradients_are_those_of_a_plain_loop(tiny_model):
+    network = PolicyNetwork(tiny_model).eval()
+    prompts, responses = random_rows()
+    batch = stack_sequences(prompts, responses, 300)
+    weights = torch.randn(batch.response_mask.shape, generator=torch.Generator().manual_seed(1))
+    (network(batch, 0.7) * weights)[batch.response_mask].sum().backward()
+    found = {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
+    network.zero_grad()
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        (by_hand(network, prompt, response, 0.7) * weights[row, : len(response)]).sum().backward()
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_vocabulary_logits_are_computed_for_response_positions_only(any_model):
+    network = PolicyNetwork(any_model).eval()
+    seen = []
+    network.model.get_output_embeddings().register_forward_hook(lambda layer, args, out: seen.append(out.shape))
+    prompts, responses = [[7] * 30, [8] * 25], [[9] * 4 + [EOS], [10] * 12 + [EOS]]
+    network(stack_sequences(prompts, responses, 0))
+    assert seen == [(2, 13, WORDS)]  # from the last token of the shorter prompt to the last but one of all
+
+
+def test_models_that_cannot_leave_out_logits_give_the_same(tiny_model, monkeypatch):
+    class Plain(LlamaForCausalLM):
+        def forward(self, input_ids, use_cache=None):
+            return super().forward(input_ids=input_ids, use_cache=use_cache)
+
+    batch = stack_sequences(*random_rows(), pad_id=0)
+    expected = PolicyNetwork(tiny_model).eval()(batch, 0.8)
+    monkeypatch.setattr(policy_network, "load_model", lambda path, kind: Plain.from_pretrained(path))
+    torch.testing.assert_close(PolicyNetwork(tiny_model).eval()(batch, 0.8), expected)
+
+
+def test_rows_longer_than_the_model_are_refused(tiny_model):
+    network = PolicyNetwork(tiny_model)
+    batch = stack_sequences([[7] * 250], [[8] * 10], 0)
+    assert isinstance(batch, Sequences)
+    with pytest.raises(DataError, match="260 tokens exceeds the model's 256 positions"):
+        network(batch)
