@@ -19,7 +19,13 @@ class Checkpoint(ModelCheckpoint):
     """Lightning's checkpoints, but behind the validation that falls on the same step, and always at the end.
 
     A run that was killed during that validation would otherwise be resumed behind it and never have its figures.
+    They lie in the run's folder, whatever the logger.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the folder."""
+        self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

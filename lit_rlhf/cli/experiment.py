@@ -69,7 +69,7 @@ def run_experiment(
     run = Path(out or spec.get("out") or f"runs/{Path(experiment).stem}")
     seed = int(spec.get("seed", 0)) if seed is None else seed
     names = _variables(spec.get("variables") or {}, variables or {}, experiment)
-    names |= {"run": str(run), "seed": str(seed)}
+    names |= {"run": str(run), "seed": seed}
     stages = _stages(spec["stages"], Path(experiment), run, names, extra or [])
     unknown = set(only or []) - {stage.name for stage in stages}
     if unknown:
@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
     return contents[0]
 
 
-def _variables(defaults: dict[str, Any], given: dict[str, Any], experiment: str) -> dict[str, str]:
+def _variables(defaults: dict[str, Any], given: dict[str, Any], experiment: str) -> dict[str, Any]:
     unknown = sorted(given.keys() - defaults.keys())
     if unknown:
         known = ", ".join(defaults) or "none"
@@ -108,12 +108,11 @@ def _variables(defaults: dict[str, Any], given: dict[str, Any], experiment: str)
     if missing:
         hint = "Give it on the command line: " + " ".join(f"--variables.{name} ..." for name in missing)
         raise DataError(f"needs a value for {', '.join(missing)}", experiment, hint)
-    both = {**defaults, **given}
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in both.items()}
+    return {**defaults, **given}
 
 
 def _stages(
-    specs: list[dict[str, Any]], experiment: Path, run: Path, names: dict[str, str], extra: list[str]
+    specs: list[dict[str, Any]], experiment: Path, run: Path, names: dict[str, Any], extra: list[str]
 ) -> list[Stage]:
     base = experiment if experiment.is_dir() else experiment.parent
     keys: dict[str, str] = {}
@@ -140,16 +139,18 @@ def _stages(
     return stages
 
 
-def _substituted(value: Any, names: dict[str, str]) -> Any:
-    """Replace ``${name}`` in all strings; a string that is nothing else becomes the YAML value."""
+def _substituted(value: Any, names: dict[str, Any]) -> Any:
+    """Replace ``${name}`` in all strings; a string that is nothing else becomes the value itself, of whatever type."""
     if isinstance(value, dict):
         return {key: _substituted(each, names) for key, each in value.items()}
     if isinstance(value, list):
         return [_substituted(each, names) for each in value]
-    if isinstance(value, str) and "${" in value:
-        text = re.sub(r"\$\{(\w+)\}", lambda match: names.get(match[1], match[0]), value)
-        return yaml.safe_load(text) if re.fullmatch(r"\$\{\w+\}", value) else text
-    return value
+    if not isinstance(value, str):
+        return value
+    whole = re.fullmatch(r"\$\{(\w+)\}", value)
+    if whole and whole[1] in names:
+        return names[whole[1]]
+    return re.sub(r"\$\{(\w+)\}", lambda match: str(names.get(match[1], match[0])), value)
 
 
 @rank_zero_only
@@ -200,7 +201,7 @@ def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -
         "export": {"directory": f"{folder}/model" if stage.command == "fit" else None},
     }
     merged = stage.directory / "stage.yaml"
-    merged.write_text(yaml.safe_dump(_merged(defaults, stage.options), sort_keys=False), "utf-8")
+    merged.write_text(yaml.dump(_merged(defaults, stage.options), Dumper=_Dumper, sort_keys=False), "utf-8")
     args = [stage.command, *(word for file in [*stage.config, str(merged)] for word in ("-c", file)), *extra]
     checkpoint = stage.directory / "checkpoints" / "last.ckpt"
     if stage.command == "fit" and checkpoint.exists():
@@ -220,6 +221,15 @@ def _last_logged(history: Path) -> dict[str, float]:
     for line in lines:
         logged |= json.loads(line)
     return {name: value for name, value in logged.items() if name != "step"}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts strings such as 1e5 into quotes too: YAML 1.1 takes them for strings, the option parser for numbers."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -85,3 +85,4 @@ def _quieten() -> None:
     for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(logger).addFilter(lambda record: not any(word in record.getMessage() for word in unwanted))
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # a fresh head and long texts are expected, and handled here

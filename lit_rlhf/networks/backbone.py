@@ -3,13 +3,16 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
+from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 
@@ -51,6 +54,27 @@ def call_body(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """
     check_length(model, ids.shape[1])
     return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+
+
+def by_length(sequences: Sequences, compute: Callable[[Sequences], Tensor], size: int = 8) -> Tensor:
+    """Compute rows in groups of similar length, so that little of the work is padding; same numbers, same order.
+
+    Only on a CPU, and where at least a tenth would be padding: a GPU is better fed with everything at once.
+
+    Args:
+        sequences: The rows.
+        compute: From rows to one value per row ``(N,)`` or per response token ``(N, T)``.
+        size: Rows per group.
+    """
+    filled = float(sequences.length.float().mean()) / sequences.ids.shape[1]
+    if len(sequences) <= size or filled > 0.9 or sequences.ids.device.type != "cpu":
+        return compute(sequences)
+    groups = sequences.length.argsort(stable=True).split(size)
+    parts = [compute(sequences[rows]) for rows in groups]
+    if parts[0].dim() == 2:
+        width = int(sequences.response_length.max())
+        parts = [F.pad(part, (0, width - part.shape[1])) for part in parts]
+    return torch.cat(parts)[torch.cat(groups).argsort()]
 
 
 def fingerprint(network: nn.Module) -> str:

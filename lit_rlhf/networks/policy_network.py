@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
-from lit_rlhf.networks.backbone import check_length, load_model
+from lit_rlhf.networks.backbone import by_length, check_length, load_model
 
 
 class PolicyNetwork(nn.Module):
@@ -27,6 +27,9 @@ class PolicyNetwork(nn.Module):
 
         Values at padding are meaningless. Vocabulary logits are computed on response positions only.
         """
+        return by_length(sequences, lambda rows: self._logprobs(rows, temperature))
+
+    def _logprobs(self, sequences: Sequences, temperature: float) -> Tensor:
         check_length(self.model, sequences.ids.shape[1])
         positions = sequences.response_positions - 1  # (N, T): the state before a token predicts it
         first = int(positions.min())

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.networks.backbone import call_body, load_model
+from lit_rlhf.networks.backbone import by_length, call_body, load_model
 
 
 class RewardNetwork(nn.Module):
@@ -44,7 +44,10 @@ class RewardNetwork(nn.Module):
     def forward(self, sequences: Sequences, values: bool = False) -> Tensor:
         """Scores of whole responses ``(N,)``; with ``values``, of the state before each response token ``(N, T)``."""
         if not values:
-            return self.score(self.features(sequences))
+            return by_length(sequences, lambda rows: self.score(self.features(rows)))
+        return by_length(sequences, self._values)
+
+    def _values(self, sequences: Sequences) -> Tensor:
         states = call_body(self.model, sequences.ids)
         rows = torch.arange(len(sequences), device=states.device)[:, None]
         return self.score(states[rows, sequences.response_positions - 1])

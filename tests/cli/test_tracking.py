@@ -69,8 +69,20 @@ def test_to_finish_what_never_began_is_nothing(monkeypatch):
     finish()
 
 
+@pytest.fixture
+def fresh_wandb():
+    """W&B reads the environment once per process."""
+    import wandb
+
+    wandb.teardown()
+    yield wandb
+    wandb.teardown()
+
+
 @pytest.mark.slow
-def test_by_default_a_run_is_logged_offline_with_its_generations(nobody, monkeypatch, tiny_model, tmp_path):
+def test_by_default_a_run_is_logged_offline_with_its_generations(
+    nobody, fresh_wandb, monkeypatch, tiny_model, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "run"
     prompts = {"class_path": "lit_rlhf.world.WorldPrompts", "init_args": {"size": 12}}
@@ -83,11 +95,10 @@ def test_by_default_a_run_is_logged_offline_with_its_generations(nobody, monkeyp
     }
     (tmp_path / "options.yaml").write_text(json.dumps(options))
     run_stage(["fit", "-c", "options.yaml"])
-    import wandb
-
-    assert wandb.run is None  # finished: the next stage of this process gets a run of its own
+    assert fresh_wandb.run is None  # finished: the next stage of this process gets a run of its own
     (run,) = (tmp_path / "runs" / "wandb").glob("offline-run-*")
     assert next(run.glob("*.wandb")).stat().st_size > 0
+    assert (folder / "checkpoints" / "last.ckpt").exists()  # in the run's folder, not in the logger's
     rows = [json.loads(line) for line in (folder / "generations.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 1, 1, 3, 3, 3]
     logged = []

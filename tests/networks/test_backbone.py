@@ -7,10 +7,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from lit_rlhf.data.batches import Sequences, stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import (
+    by_length,
     call_body,
     check_length,
     ensure_pad_token,
@@ -19,6 +21,8 @@ from lit_rlhf.networks.backbone import (
     load_model,
     replace_directory,
 )
+from lit_rlhf.networks.policy_network import PolicyNetwork
+from lit_rlhf.networks.reward_network import RewardNetwork
 
 IDS = torch.tensor([[7, 8, 9, 10, 11], [12, 13, 14, 15, 16]])
 
@@ -213,3 +217,49 @@ def test_an_exported_scalar_model_says_what_it_pads_with(tiny_model, renderer, t
     assert config["vocab_size"] == len(tokenizer)
     loaded = AutoModelForSequenceClassification.from_pretrained(target)
     assert loaded.config.num_labels == 1
+
+
+def _grouped_and_plain(network, batch, monkeypatch):
+    """Outputs and gradients with rows grouped by length, and with all rows at once."""
+    results = []
+    for grouped in (True, False):
+        if not grouped:
+            module = type(network).__module__
+            monkeypatch.setattr(f"{module}.by_length", lambda sequences, compute: compute(sequences))
+        network.zero_grad()
+        output = network(batch)
+        mask = batch.response_mask if output.dim() == 2 else torch.ones_like(output, dtype=torch.bool)
+        (output * torch.arange(output.numel()).reshape(output.shape))[mask].sum().backward()
+        results.append((output.detach()[mask], [p.grad.clone() for p in network.parameters() if p.grad is not None]))
+    return results
+
+
+def _ragged(n: int = 20) -> Sequences:
+    generator = torch.Generator().manual_seed(3)
+    draw = lambda low, high: torch.randint(low, high, (1,), generator=generator).item()  # noqa: E731
+    rows = lambda: [torch.randint(6, 600, (draw(1, 30),), generator=generator).tolist() for _ in range(n)]  # noqa: E731
+    return stack_sequences(rows(), rows(), 0)
+
+
+def test_grouping_rows_by_length_changes_neither_scores_nor_gradients(tiny_reward_model, monkeypatch):
+    (a, a_grads), (b, b_grads) = _grouped_and_plain(RewardNetwork(tiny_reward_model), _ragged(), monkeypatch)
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    for x, y in zip(a_grads, b_grads, strict=True):
+        torch.testing.assert_close(x, y, atol=1e-3, rtol=1e-4)
+
+
+def test_grouping_rows_by_length_changes_no_log_probability(tiny_model, monkeypatch):
+    (a, a_grads), (b, b_grads) = _grouped_and_plain(PolicyNetwork(tiny_model), _ragged(), monkeypatch)
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    for x, y in zip(a_grads, b_grads, strict=True):
+        torch.testing.assert_close(x, y, atol=1e-2, rtol=1e-4)
+
+
+def test_rows_are_grouped_only_where_much_would_be_padding():
+    calls = []
+    by_length(_ragged(), lambda rows: calls.append(len(rows)) or rows.length.float())
+    assert sorted(calls) == [4, 8, 8]
+    calls.clear()
+    alike = stack_sequences([[7] * 5] * 20, [[8] * 9] * 20, 0)
+    assert by_length(alike, lambda rows: calls.append(len(rows)) or rows.length.float()).tolist() == [14.0] * 20
+    assert calls == [20]

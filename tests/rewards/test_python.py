@@ -49,20 +49,20 @@ def test_a_value_that_is_no_number_names_function_prompt_and_response(completion
 
 
 def test_from_config_by_import_path(completions, renderer, tmp_path, monkeypatch):
-    (tmp_path / "taste.py").write_text("def shortness(prompt, response):\n    return -len(response)\n")
+    (tmp_path / "own_taste.py").write_text("def shortness(prompt, response):\n    return -len(response)\n")
     monkeypatch.syspath_prepend(tmp_path)
     config = tmp_path / "reward.yaml"
     config.write_text("""
 reward:
   class_path: lit_rlhf.rewards.PythonReward
-  init_args: {function: taste.shortness, scale: 0.5}
+  init_args: {function: own_taste.shortness, scale: 0.5}
 """)
     parser = ArgumentParser()
     parser.add_argument("-c", action="config")
     parser.add_argument("--reward", type=Reward)
     reward = loaded(parser.instantiate(parser.parse_args(["-c", str(config)])).reward, renderer)
     assert reward.scores(completions).tolist() == [-0.5 * len(text) for text in completions.texts]
-    assert reward.fingerprint == "python taste.shortness x 0.5"
+    assert reward.fingerprint == "python own_taste.shortness x 0.5"
 
 
 def test_fingerprints_tell_functions_and_scales_apart(renderer):

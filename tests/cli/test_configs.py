@@ -1,0 +1,74 @@
+"""Every shipped config against the real signatures: parsed, and its classes built."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from lit_rlhf.cli import commands
+from lit_rlhf.cli.experiment import REQUIRED, run_experiment
+from lit_rlhf.cli.stage import make_cli
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+EXPERIMENTS = sorted((CONFIGS / "experiments").glob("*.yaml"))
+PARTS = sorted(file for file in CONFIGS.rglob("*.yaml") if file.parent.name != "experiments")
+
+SCALAR = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": "a/model"}}
+MISSING = {
+    "SFTModule": {"model": "a/model"},
+    "ScalarRewardModule": {"model": "a/model"},
+    "PPOModule": {"policy": "a/model", "reward": SCALAR},
+    "BaselineModule": {"policy": "a/model", "reward": SCALAR, "store": "a/store"},
+}
+
+
+@pytest.mark.parametrize("file", PARTS, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_a_part_with_its_required_options_becomes_a_stage(file, tmp_path):
+    content = yaml.safe_load(file.read_text())
+    module = content.get("model", {"class_path": "SFTModule"})["class_path"]
+    rest = tmp_path / "rest.yaml"
+    model = {"class_path": module, "init_args": MISSING[module]}
+    rest.write_text(yaml.safe_dump({"data": {"sources": "pairs.jsonl"}, "trainer": {"logger": False}, "model": model}))
+    cli = make_cli(["-c", str(rest), "-c", str(file)], run=False)
+    assert type(cli.model).__name__ == module
+    for name, value in content.get("trainer", {}).items():
+        assert cli.config["trainer"][name] == value
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_every_stage_of_an_experiment_can_be_built(file, monkeypatch, tmp_path):
+    built = {}
+
+    def build_stage(args):
+        cli = make_cli([*args[1:], "--trainer.logger", "false"], run=False)
+        built[Path(cli.trainer.default_root_dir).name] = args[0], cli
+        return SimpleNamespace(trainer=SimpleNamespace(interrupted=False, callback_metrics={}))
+
+    def build_function(command, options):
+        parser = commands._parser(commands.FUNCTIONS[command](), command)
+        built[command] = command, parser.instantiate(parser.parse_object(options))
+        return {}
+
+    monkeypatch.setattr("lit_rlhf.cli.stage.run_stage", build_stage)
+    monkeypatch.setattr("lit_rlhf.cli.experiment.call", build_function)
+    spec = yaml.safe_load(file.read_text())
+    given = {name: "given" for name, value in spec.get("variables", {}).items() if value == REQUIRED}
+    run_experiment(str(file), out=str(tmp_path / "run"), seed=7, variables=given)
+
+    assert len(built) == len(spec["stages"])
+    for stage in spec["stages"]:
+        command, cli = built[stage["name"] if stage["name"] in built else stage["command"]]
+        assert command == stage["command"]
+        if command not in commands.LIGHTNING:
+            continue
+        folder = tmp_path / "run" / stage["name"]
+        assert cli.config["seed_everything"] == 7
+        assert cli.trainer.checkpoint_callback.dirpath == str(folder / "checkpoints")
+        assert cli.config["export"]["directory"] == (str(folder / "model") if command == "fit" else None)
+        assert "${" not in (folder / "stage.yaml").read_text()
+
+
+def test_there_is_something_to_test():
+    assert {file.stem for file in EXPERIMENTS} >= {"demo"}
+    assert {file.stem for file in PARTS} >= {"sft", "scalar", "baselines", "ppo", "cpu"}

@@ -1,0 +1,55 @@
+"""The commands that the README shows, as they stand there."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModelForCausalLM
+
+from lit_rlhf.cli import commands
+from lit_rlhf.cli.commands import dispatch
+from lit_rlhf.world import WorldPairs
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def commands_of(block: str) -> list[list[str]]:
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+@pytest.mark.slow
+def test_the_commands_for_own_pairs_work_one_after_another(monkeypatch, tmp_path, tiny_model):
+    (block,) = re.findall(r"<!-- tested -->\n```bash\n(.*?)```", README, flags=re.DOTALL)
+    pairs = [
+        {"prompt": record.prompt[-1].content, "chosen": record.chosen, "rejected": record.rejected}
+        for record in WorldPairs(50).records()
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    for program, *words in commands_of(block.replace("$MODEL", tiny_model).replace("$PAIRS", "pairs.jsonl")):
+        assert program == "lit-rlhf"
+        assert dispatch([*words, "--trainer.enable_progress_bar", "false"]) == 0
+    assert AutoModelForCausalLM.from_pretrained("runs/mine/ppo/model").num_parameters() > 0
+    assert len(Path("runs/mine/ppo/metrics.jsonl").read_text().splitlines()) >= 20
+
+
+def test_every_file_and_command_that_is_named_exists():
+    for path in re.findall(r"configs/[\w/-]+\.yaml", README):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(r"lit-rlhf (\w+) ", README):
+        assert name in (*commands.LIGHTNING, *commands.FUNCTIONS, "run", "COMMAND"), name
+    for target in re.findall(r"(?:`|\n)make (\w+)", README):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), target
+
+
+def test_variables_that_are_named_exist():
+    for file, words in re.findall(r"lit-rlhf run (configs/experiments/\w+\.yaml)((?: (?:\\\n)?[^\n`]*)?)", README):
+        variables = yaml.safe_load((ROOT / file).read_text()).get("variables", {})
+        for name in re.findall(r"--variables\.(\w+)", words):
+            assert name in variables, f"{file}: {name}"
