@@ -4,11 +4,6 @@ VENV   := .venv
 STAMP  := $(VENV)/.installed
 BIN    := $(VENV)/bin
 
-# Threads that wait by spinning make runs many times slower when another process is busy.
-export OMP_WAIT_POLICY := passive
-export GOMP_SPINCOUNT := 0
-export TOKENIZERS_PARALLELISM := false
-
 .PHONY: help install demo test lint clean
 
 help:
@@ -30,7 +25,8 @@ demo: $(STAMP)
 
 # Two processes with one thread each: more threads than cores make everything slower.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false \
+		$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
