@@ -58,7 +58,11 @@ def build(tiny_model):
 
 
 def prompts(rows) -> set[str]:
-    return {row.record.prompt[0].content for row in rows}
+    return prompts_of(row.record for row in rows)
+
+
+def prompts_of(records) -> set[str]:
+    return {record.prompt[0].content for record in records}
 
 
 # ---------------------------------------------------------------------- the split
@@ -69,16 +73,11 @@ def test_a_prompt_never_sits_on_both_sides(build, world):
     for view in VIEWS:
         data = build(Listed(world), view, val_fraction=0.3)
         train, held_out = prompts(data.train_rows), prompts(data.val_rows)
-        assert train
-        assert held_out
+        assert 0 < len(held_out) < len(train)
         assert train.isdisjoint(held_out)
         assert train | held_out == prompts_of(world)
         sides.append(held_out)
     assert sides[0] == sides[1] == sides[2], "every stage sets the same prompts aside"
-
-
-def prompts_of(records) -> set[str]:
-    return {record.prompt[0].content for record in records}
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5])
@@ -125,9 +124,8 @@ def test_counts_add_up_to_what_was_read(build, tmp_path):
     rows += [{"prompt": f"Give {n} tips", "chosen": "Good."} for n in range(7)]
     path = tmp_path / "mixed.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n" * 3)
-    source = {"path": str(path), "format": "explicit", "on_bad_row": "skip"}
-    ties = Listed(numbered(range(25), tie=True), "ties")
-    data = build([PairFiles(**source), ties], max_length=100, val_fraction=0.2)
+    sources = [PairFiles(str(path), "explicit", on_bad_row="skip"), Listed(numbered(range(25), tie=True), "ties")]
+    data = build(sources, max_length=100, val_fraction=0.2)
     train, held_out = data.counts["train"], data.counts["validation"]
     assert train.bad == 10  # seven rows without a rejected response, three that are no JSON
     total = Counter(asdict(train)) + Counter(asdict(held_out))
@@ -215,8 +213,7 @@ def test_training_is_shuffled_and_everything_else_keeps_its_order(build, world):
     assert order(data.val_dataloader()) == order(data.test_dataloader()) == held_out
     assert sorted(order(data.train_dataloader())) == sorted(train)
     assert order(data.train_dataloader()) != train
-    sizes = [len(next(iter(loader))) for loader in (data.train_dataloader(), data.val_dataloader())]
-    assert sizes == [8, 16]
+    assert [len(next(iter(loader))) for loader in (data.train_dataloader(), data.val_dataloader())] == [8, 16]
 
 
 def test_padding_can_be_filled_with_anything(build):
@@ -233,8 +230,7 @@ def test_padding_can_be_filled_with_anything(build):
 
 def test_sources_are_read_once_per_view(build, tiny_model):
     source = Listed(numbered(range(20)))
-    data = build(source)
-    data.load("pairs", tiny_model)
+    (data := build(source)).load("pairs", tiny_model)
     assert source.reads == 1
     data.load("prompts", tiny_model)
     assert source.reads == 2
@@ -346,8 +342,7 @@ def test_a_trainer_resumes_on_the_same_data_and_refuses_others(tiny_model, tmp_p
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False)
         return module.seen
 
-    whole = fit()
-    assert len(whole) == 14
+    assert len(whole := fit()) == 14
     fit(stop=9)
     assert fit(tmp_path / "stopped.ckpt") == whole[9:]
     with pytest.raises(DataError, match="option data: the checkpoint was written with other data"):

@@ -114,6 +114,14 @@ def test_another_seed_gives_other_responses(written, predict, tmp_path):
     assert all(a["responses"] != b["responses"] for a, b in zip(ours, theirs, strict=True))
 
 
+def test_every_batch_has_random_numbers_of_its_own(predict, tmp_path, monkeypatch):
+    asked = []
+    original = baseline_module.seeded_generator
+    monkeypatch.setattr(baseline_module, "seeded_generator", lambda *args: asked.append(str(args)) or original(*args))
+    predict(tmp_path / "store")
+    assert len(set(asked)) == len(asked) == 4
+
+
 def test_centred_on_themselves_the_baselines_have_mean_zero(written, renderer):
     cli, store = written
     reward = ContrastiveReward(cli.model.reward, str(store.directory)).load(renderer, store.key["policy"])
