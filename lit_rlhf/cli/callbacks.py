@@ -107,9 +107,17 @@ class History(Callback):
         if self.path is not None and trainer.is_global_zero:
             _forget(self.path, trainer.global_step)
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule | None = None,
+        outputs: Any = None,
+        batch: Any = None,
+        batch_idx: int = 0,
+    ) -> None:
         """Write the training metrics of every n-th step."""
-        if trainer.global_step % (self.every_n_steps or trainer.log_every_n_steps) == 0:
+        every = self.every_n_steps or trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.global_step % every == 0:
             self._write(trainer, "train/")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -161,7 +169,9 @@ class Generations(Callback):
         _forget(self._path(trainer), trainer.global_step)
 
     @rank_zero_only
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any = None, batch: Any = None, batch_idx: int = 0
+    ) -> None:
         """Add what the module keeps as its examples."""
         examples = getattr(pl_module, "examples", None)
         if not examples or (trainer.global_step - 1) % self.every_n_steps:

@@ -115,6 +115,9 @@ def _stages(
     specs: list[dict[str, Any]], experiment: Path, run: Path, names: dict[str, Any], extra: list[str]
 ) -> list[Stage]:
     base = experiment if experiment.is_dir() else experiment.parent
+    unknown = set(re.findall(r"\$\{(\w+)\}", json.dumps(specs))) - names.keys()
+    if unknown:
+        raise DataError(f"${{{min(unknown)}}} is no variable", str(experiment), f"Known are: {', '.join(names)}.")
     keys: dict[str, str] = {}
     stages = []
     for spec in specs:
@@ -127,6 +130,8 @@ def _stages(
             hint = f"Commands are: {', '.join([*LIGHTNING, *FUNCTIONS])}."
             raise DataError(f"stage {stage.name!r}: there is no command {stage.command!r}", str(experiment), hint)
         stage.config = [str((base / file).resolve()) for file in stage.config]
+        if stage.name in keys:
+            raise DataError(f"two stages are called {stage.name!r}", str(experiment), "Give each its own name.")
         stage.directory = run / stage.name
         text = json.dumps(_substituted(spec, {**names, "run": "${run}"}), sort_keys=True)
         # A stage builds on those whose folders it names, and on no others.
@@ -253,6 +258,8 @@ def summarise(stages: list[Stage], seed: int) -> dict[str, Any]:
             summary |= done["result"]
         elif isinstance(stage.report, dict):
             for section, names in stage.report.items():
+                for metric in set(names.values()) - done["result"].keys():
+                    rank_zero_info(f"warning: stage {stage.name} did not measure {metric}; the summary says null")
                 values = {name: done["result"].get(metric) for name, metric in names.items()}
                 summary.setdefault(section, {}).update(values)
     return {**summary, "seconds": seconds, "seed": seed, "versions": _versions()}

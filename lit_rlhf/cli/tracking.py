@@ -2,10 +2,13 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from netrc import NetrcParseError, netrc
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 
 def logged_in() -> bool:
@@ -47,6 +50,23 @@ class Wandb(WandbLogger):
         offline = not logged_in() if offline is None else offline
         settings: dict[str, Any] = {"group": group, "resume": "allow" if id else None}
         super().__init__(name=name, project=project, save_dir=save_dir, offline=offline, id=id, **settings)
+        self._has_axis = False
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run; everything in it is drawn over ``iteration``: one PPO iteration, or one optimiser step."""
+        run = super().experiment
+        if not self._has_axis and hasattr(run, "define_metric"):
+            run.define_metric("iteration")
+            run.define_metric("*", step_metric="iteration", step_sync=True)
+            self._has_axis = True
+        return run
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log on the common axis."""
+        super().log_metrics(dict(metrics) if step is None else {**metrics, "iteration": step}, step)
 
 
 def finish() -> None:

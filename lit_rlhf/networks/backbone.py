@@ -97,7 +97,7 @@ def ensure_pad_token(model: PreTrainedModel, renderer: Renderer) -> None:
     tokenizer: Any = renderer.tokenizer
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == renderer.eos_id:
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # type: ignore[attr-defined]
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.pad_token_id = tokenizer.pad_token_id
 

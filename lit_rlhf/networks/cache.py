@@ -39,10 +39,10 @@ class GrowingLayer(DynamicLayer):
         self._stores = None
 
     @staticmethod
-    def _roomy(old: Tensor, new: Tensor, length: int) -> Tensor:
+    def _roomy(old: Tensor | None, new: Tensor, length: int) -> Tensor:
         rows, heads, _, width = new.shape
         store = torch.empty(rows, heads, length + _ROOM, width, dtype=new.dtype, device=new.device)
-        if old.numel():
+        if old is not None and old.numel():
             store[..., : old.shape[-2], :] = old
         return store
 

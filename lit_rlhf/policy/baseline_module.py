@@ -7,6 +7,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_rlhf.data.batches import PromptBatch
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.preparation import View
 from lit_rlhf.data.store import Key, Store
 from lit_rlhf.networks.backbone import fingerprint
@@ -78,6 +79,8 @@ class BaselineModule(LightningModule):
 
     def on_predict_start(self) -> None:
         """Begin the store, or go on with it."""
+        if self.trainer.world_size > 1:
+            raise DataError("baselines are sampled by one process", "option trainer.devices", "Set it to 1.")
         self.store.begin(self.key)
 
     @torch.no_grad()
