@@ -23,8 +23,8 @@ class LabelledTexts(RowSource):
     The positive texts come in the order of the files, again from the start when they run out. The negative ones
     come in a random order that is drawn anew whenever it runs out, so that all are used about equally often.
 
-    All records have the same prompt. A validation split by prompt would therefore put them all on one side: give
-    the validation texts as a source of their own.
+    All records have the same prompt. With an empty one they are split by the positive text; with any other, a split by
+    prompt would put them all on one side: give the validation texts as a source of their own.
 
     Args:
         path: As for `PairFiles`.
