@@ -16,9 +16,11 @@ from lit_rlhf.data.batches import Batch, PairBatch, PromptBatch, ResponseBatch, 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.files import PairFiles
 from lit_rlhf.data.loader import BucketBatchSampler, make_loader
-from lit_rlhf.data.preparation import Counts, Row, View, tokenise, validation_share, weighted
+from lit_rlhf.data.preparation import Counts, Row, View, labelled, tokenise, validation_share, weighted
 from lit_rlhf.data.records import Record, Source
 from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.data.strength import strengths
+from lit_rlhf.data.treatments import Treatment
 
 
 class PreferenceDataModule(LightningDataModule):
@@ -43,6 +45,10 @@ class PreferenceDataModule(LightningDataModule):
         bucket: Batches among which rows are sorted by length; 1 shuffles plainly.
         seed: Of the order, and of the choice among weighted sources.
         workers: Processes that collate batches; 0 does it in this one.
+        strength: Folder of a strength table (see ``lit-rlhf strength``), or ``data`` for scores that came with the
+            pairs. Validation pairs that it knows are reported by their strength.
+        treatments: What is done with the labels of the training pairs, in this order; needs ``strength``. Validation
+            labels stay as they are.
     """
 
     def __init__(
@@ -59,6 +65,8 @@ class PreferenceDataModule(LightningDataModule):
         bucket: int = 32,
         seed: int = 0,
         workers: int = 0,
+        strength: str | None = None,
+        treatments: list[Treatment] | None = None,
     ) -> None:
         super().__init__()
         self.sources, self.val_sources = _as_sources(sources), _as_sources(val_sources or [])
@@ -68,6 +76,10 @@ class PreferenceDataModule(LightningDataModule):
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or 2 * batch_size
         self.max_length, self.over_length = max_length, over_length
         self.val_fraction, self.bucket, self.seed, self.workers = val_fraction, bucket, seed, workers
+        self.strength, self.treatments = strength, treatments or []
+        if self.treatments and strength is None:
+            hint = "Name a strength table, or `data` where the pairs bring scores."
+            raise DataError("is missing, and treatments go by it", "option strength", hint)
         self.train_rows: list[Row] = []
         self.val_rows: list[Row] = []
         self.counts: dict[str, Counts] = {}
@@ -105,6 +117,9 @@ class PreferenceDataModule(LightningDataModule):
         held_out = self._records(self.val_sources) or [record for record in records if self._in_validation(record)]
         self.val_rows = self._rows(held_out, "validation")
         self.train_rows = self._rows(self._training_records(records), "train")
+        if view == "pairs" and self.strength is not None:
+            self.val_rows = labelled(self.val_rows, strengths(self.strength, _pairs(self.val_rows), optional=True))
+            self.train_rows = self._treated(self.train_rows, self.strength)
         self.counts["train"].bad = sum(source.bad_rows for source in self.sources)
         self.counts["validation"].bad = sum(source.bad_rows for source in self.val_sources)
         for part, counts in self.counts.items():
@@ -137,7 +152,7 @@ class PreferenceDataModule(LightningDataModule):
         """Names the training rows and their order, so that a resumed run can tell whether the data changed."""
         digest = hashlib.sha256(f"{self.view} {self.batch_size} {self.bucket} {self.seed}".encode())
         for row in self.train_rows:
-            digest.update(f"{row.prompt} {row.chosen} {row.rejected};".encode())
+            digest.update(f"{row.prompt} {row.chosen} {row.rejected} {row.label.margin} {row.label.target};".encode())
         return digest.hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:
@@ -155,6 +170,14 @@ class PreferenceDataModule(LightningDataModule):
             )
 
     # ------------------------------------------------------------------ inside
+
+    def _treated(self, rows: list[Row], strength: str) -> list[Row]:
+        """Training rows with the labels that the treatments give them."""
+        treated = labelled(rows, strengths(strength, _pairs(rows)), self.treatments)
+        counts = self.counts["train"]
+        counts.kept, counts.treated_out = len(treated), len(rows) - len(treated)
+        counts.flipped = sum(row.label.flipped for row in treated)
+        return treated
 
     def _in_validation(self, record: Record) -> bool:
         """The deterministic split by prompt hash; off where validation has sources of its own."""
@@ -192,13 +215,28 @@ def collate_rows(rows: list[Row], view: View, pad_id: int, sources: list[str]) -
     chosen = stack_sequences(prompts, [row.chosen for row in rows], pad_id)
     if view == "responses":
         return ResponseBatch(chosen)
-    truth = [-1 if row.record.chosen_is_better is None else int(row.record.chosen_is_better) for row in rows]
+    labels = [row.label for row in rows]
     return PairBatch(
         chosen=chosen,
         rejected=stack_sequences(prompts, [row.rejected for row in rows], pad_id),
-        chosen_is_better=torch.tensor(truth),
+        chosen_is_better=torch.tensor([_truth(row) for row in rows]),
         source=torch.tensor([sources.index(row.record.source) if row.record.source in sources else -1 for row in rows]),
+        flipped=torch.tensor([label.flipped for label in labels]),
+        margin=torch.tensor([label.margin for label in labels]),
+        target=torch.tensor([label.target for label in labels]),
+        strength=torch.tensor([label.strength for label in labels]),
+        records=[row.record for row in rows],
     )
+
+
+def _truth(row: Row) -> int:
+    """1 where the row's chosen response is truly better, 0 where it is not, -1 where nobody knows."""
+    known = row.record.chosen_is_better
+    return -1 if known is None else int(known != row.label.flipped)
+
+
+def _pairs(rows: list[Row]) -> list[Record]:
+    return [row.record for row in rows]
 
 
 def _as_sources(sources: str | Source | list[str | Source]) -> list[Source]:

@@ -2,14 +2,18 @@
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Record, Source
 from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.data.treatments import UNTREATED, Label, Labels, Treatment
 
 _BLOCK = 1000  # records tokenised in one call
 
@@ -19,12 +23,16 @@ View = Literal["responses", "pairs", "prompts"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One tokenised record; the responses that the view does not need are empty."""
+    """One tokenised record; the responses that the view does not need are empty.
+
+    Where a treatment flipped the label, ``chosen`` and ``rejected`` are swapped here, and the record is as it was read.
+    """
 
     record: Record
     prompt: list[int]
     chosen: list[int]
     rejected: list[int]
+    label: Label = UNTREATED
 
     @property
     def length(self) -> int:
@@ -43,6 +51,8 @@ class Counts:
         tie: Pairs on which the annotators saw no difference.
         incomplete: Records without the responses that the view needs.
         repeated: Prompts that had come before (prompt view only).
+        treated_out: Pairs that a treatment leaves out.
+        flipped: Pairs in use whose label a treatment swapped.
         in_validation: Records that the training part leaves to validation (and the other way round, with a split).
         bad: Rows that could not be read and were skipped as asked.
     """
@@ -53,6 +63,8 @@ class Counts:
     tie: int = 0
     incomplete: int = 0
     repeated: int = 0
+    treated_out: int = 0
+    flipped: int = 0
     in_validation: int = 0
     bad: int = 0
 
@@ -147,3 +159,22 @@ def _fit(row: Row, max_length: int, cut_prompt: bool) -> Row | None:
     if not cut_prompt or excess >= len(row.prompt):
         return None
     return Row(row.record, row.prompt[excess:], row.chosen, row.rejected)
+
+
+def labelled(rows: list[Row], differences: NDArray[np.float64], treatments: Sequence[Treatment] = ()) -> list[Row]:
+    """Give rows the labels that treatments make of the voters' differences ``(N, M)``; some may leave.
+
+    Args:
+        rows: N tokenised pairs.
+        differences: Of the label as it was read.
+        treatments: Applied in their order.
+    """
+    labels = Labels.untouched(differences)
+    for treatment in treatments:
+        labels = treatment.apply(labels)
+    return [_relabelled(row, label) for row, label in zip(rows, labels.listed(), strict=True) if label is not None]
+
+
+def _relabelled(row: Row, label: Label) -> Row:
+    chosen, rejected = (row.rejected, row.chosen) if label.flipped else (row.chosen, row.rejected)
+    return Row(row.record, row.prompt, chosen, rejected, label)

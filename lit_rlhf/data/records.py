@@ -58,6 +58,11 @@ class Record:
         return prompt_hash(self.prompt)
 
     @property
+    def pair_hash(self) -> str:
+        """Hash of prompt, chosen and rejected response, as the label has them: the key of strength tables."""
+        return _digest([self.prompt_hash, self.chosen, self.rejected])
+
+    @property
     def split_hash(self) -> str:
         """What the validation split goes by: the prompt, or the chosen text where there is no prompt to speak of."""
         if self.chosen is None or any(message.content.strip() for message in self.prompt):
@@ -67,7 +72,11 @@ class Record:
 
 def prompt_hash(prompt: tuple[Message, ...]) -> str:
     """Sixteen hexadecimal digits that name a conversation, the same on every machine and in every run."""
-    text = json.dumps([[message.role, message.content] for message in prompt], ensure_ascii=False)
+    return _digest([[message.role, message.content] for message in prompt])
+
+
+def _digest(content: list[Any]) -> str:
+    text = json.dumps(content, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

@@ -63,7 +63,7 @@ def by_length(sequences: Sequences, compute: Callable[[Sequences], Tensor], size
 
     Args:
         sequences: The rows.
-        compute: From rows to one value per row ``(N,)`` or per response token ``(N, T)``.
+        compute: From rows to one value per row ``(N,)``, per response token ``(N, T)`` or per feature ``(N, H)``.
         size: Rows per group.
     """
     filled = float(sequences.length.float().mean()) / sequences.ids.shape[1]
@@ -72,7 +72,7 @@ def by_length(sequences: Sequences, compute: Callable[[Sequences], Tensor], size
     groups = sequences.length.argsort(stable=True).split(size)
     parts = [compute(sequences[rows]) for rows in groups]
     if parts[0].dim() == 2:
-        width = int(sequences.response_length.max())
+        width = max(part.shape[1] for part in parts)
         parts = [F.pad(part, (0, width - part.shape[1])) for part in parts]
     return torch.cat(parts)[torch.cat(groups).argsort()]
 

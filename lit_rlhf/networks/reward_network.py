@@ -33,6 +33,9 @@ class RewardNetwork(nn.Module):
 
     def features(self, sequences: Sequences) -> Tensor:
         """The state that feeds the head, one per row ``(N, H)``."""
+        return by_length(sequences, self._features)
+
+    def _features(self, sequences: Sequences) -> Tensor:
         states = call_body(self.model, sequences.ids)
         return states[torch.arange(len(sequences), device=states.device), sequences.length - 1]
 
@@ -44,7 +47,7 @@ class RewardNetwork(nn.Module):
     def forward(self, sequences: Sequences, values: bool = False) -> Tensor:
         """Scores of whole responses ``(N,)``; with ``values``, of the state before each response token ``(N, T)``."""
         if not values:
-            return by_length(sequences, lambda rows: self.score(self.features(rows)))
+            return self.score(self.features(sequences))
         return by_length(sequences, self._values)
 
     def _values(self, sequences: Sequences) -> Tensor:

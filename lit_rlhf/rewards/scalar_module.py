@@ -4,10 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule
 from torch import Tensor
-from torch.nn import ModuleList
 
 from lit_rlhf.data.batches import PairBatch
 from lit_rlhf.data.preparation import View
@@ -16,7 +14,7 @@ from lit_rlhf.functional import bradley_terry_loss
 from lit_rlhf.networks.backbone import ensure_pad_token, export
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.reward_network import RewardNetwork
-from lit_rlhf.rewards.metrics import Moments, PairwiseAccuracy
+from lit_rlhf.rewards.pair_metrics import PairMetrics
 
 
 class ScalarRewardModule(LightningModule):
@@ -50,68 +48,66 @@ class ScalarRewardModule(LightningModule):
         self.network = RewardNetwork(self.path).train()  # loading leaves dropout off
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         ensure_pad_token(self.network.model, datamodule.renderer)
-        self.sources: list[str] = datamodule.source_names
-        # All pairs first, then each source; in lists, since not every source's name can name a module.
-        groups = 1 + (len(self.sources) if len(self.sources) > 1 else 0)
-        self.accuracy: Any = ModuleList(PairwiseAccuracy() for _ in range(groups))
-        self.true_accuracy: Any = ModuleList(PairwiseAccuracy() for _ in range(groups))
-        self.longer_wins: Any = ModuleList(PairwiseAccuracy() for _ in range(groups))
-        self.spread = Moments()
+        self.metrics = PairMetrics(datamodule.source_names, datamodule.val_rows)
 
     # ------------------------------------------------------------------ the loss
 
-    def scores(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """Scores of chosen and rejected responses, each ``(N,)``, from one forward pass."""
-        chosen, rejected = self.network(batch.chosen.joined(batch.rejected)).chunk(2)  # type: ignore[misc]
+    def features(self, batch: PairBatch) -> Tensor:
+        """What the head reads, of the chosen and then the rejected responses ``(2 N, H)``, from one forward pass."""
+        return self.network.features(batch.chosen.joined(batch.rejected))  # type: ignore[union-attr]
+
+    def scores(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of chosen and rejected responses, each ``(N,)``, from the features of both ``(2 N, H)``."""
+        chosen, rejected = self.network.score(features).chunk(2)  # type: ignore[union-attr]
         return chosen, rejected
 
     def loss(self, chosen: Tensor, rejected: Tensor, batch: PairBatch) -> Tensor:
-        """The training loss; a variant overrides this."""
-        return bradley_terry_loss(chosen, rejected)
+        """Bradley–Terry, with the margins and soft labels that the data's treatments set."""
+        return bradley_terry_loss(chosen, rejected, batch.margin, batch.target)
+
+    def training_loss(self, batch: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The training loss, and the scores ``(N,)`` of chosen and rejected responses; a variant overrides this."""
+        chosen, rejected = self.scores(self.features(batch))
+        return self.loss(chosen, rejected, batch), chosen, rejected
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """One step on a batch of pairs."""
-        chosen, rejected = self.scores(batch)
-        loss = self.loss(chosen, rejected, batch)
-        accuracy = (chosen > rejected).float().mean()
-        self.log_dict({"train/loss": loss, "train/accuracy": accuracy}, prog_bar=True, batch_size=len(batch))
+        loss, chosen, rejected = self.training_loss(batch)
+        self.log_training(loss, chosen, rejected, batch)
         return loss
+
+    def log_training(self, loss: Tensor, chosen: Tensor, rejected: Tensor, batch: PairBatch) -> None:
+        """Log loss and accuracy, on the labels as they were read: a flip changes what is learned, not what is said."""
+        right = (chosen > rejected) != batch.flipped
+        metrics = {"train/loss": loss.detach(), "train/accuracy": right.float().mean()}
+        self.log_dict(metrics, prog_bar=True, batch_size=len(batch))
 
     # ------------------------------------------------------------------ measuring
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Count one batch."""
-        chosen, rejected = self.scores(batch)
+        features = self.features(batch)
+        chosen, rejected = self.scores(features)
         self.log("val/loss", self.loss(chosen, rejected, batch), batch_size=len(batch), sync_dist=True)
-        self.spread.update(torch.cat([chosen, rejected]))
-        longer = (batch.chosen.length - batch.rejected.length).float()
-        truth = batch.chosen_is_better
-        for group in range(len(self.accuracy)):
-            counted = batch.source == group - 1 if group > 0 else torch.ones_like(truth, dtype=torch.bool)
-            known = counted & (truth >= 0)
-            self.accuracy[group].update((chosen - rejected)[counted])
-            self.longer_wins[group].update(longer[counted])
-            self.true_accuracy[group].update(((chosen - rejected) * (2 * truth - 1))[known])
+        good, bad = features.chunk(2)
+        self.metrics.update(chosen, rejected, batch, (good, bad))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the shares with their intervals, and remember the spread of the scores for the export."""
-        for group in range(len(self.accuracy)):
-            suffix = f"/{self.sources[group - 1]}" if group > 0 else ""
-            self._log_share(f"val/accuracy{suffix}", self.accuracy[group])
-            self._log_share(f"val/true_accuracy{suffix}", self.true_accuracy[group])
-            self._log_share(f"val/longer_wins{suffix}", self.longer_wins[group], interval=False)
-        moments = {name: float(value) for name, value in self.spread.compute().items()}
-        self.spread.reset()
-        self.log_dict({f"val/score_{name}": moments[name] for name in ("mean", "std")}, sync_dist=True)
+        """Log all figures, and remember the spread of the scores for the export."""
+        figures, moments = self.metrics.figures(), self.metrics.moments()
+        self.metrics.reset()
+        # Computed over all processes, so equal on each of them.
+        self.log_dict({f"val/{name}": value for name, value in figures.items() if name != "accuracy"})
+        self.log("val/accuracy", figures["accuracy"], prog_bar=True)
         if not self.trainer.sanity_checking:
-            self.network.model.config.calibration = {**moments, "data": ", ".join(self.sources)}  # type: ignore[union-attr]
+            datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.network.model.config.calibration = {**moments, "data": ", ".join(datamodule.source_names)}  # type: ignore[union-attr]
 
-    def _log_share(self, key: str, metric: Any, interval: bool = True) -> None:
-        if metric.total > 0:
-            low, high = metric.interval()
-            bounds = {f"{key}_low": low, f"{key}_high": high} if interval else {}
-            self.log_dict({key: metric.compute(), **bounds}, prog_bar=key == "val/accuracy", sync_dist=True)
-        metric.reset()
+    def predict_step(self, batch: PairBatch, batch_idx: int) -> list[tuple[str, float]]:
+        """Hash of each pair, and by how much its chosen response outscores the rejected one."""
+        chosen, rejected = self.scores(self.features(batch))
+        hashes = [record.pair_hash for record in batch.records]
+        return list(zip(hashes, (chosen - rejected).tolist(), strict=True))
 
     # ------------------------------------------------------------------ Lightning's hooks
 

@@ -119,7 +119,7 @@ def test_no_score_depends_on_the_rows_beside_it(run):
     batch = next(iter(run[0].datamodule.val_dataloader()))
     module = run[0].model.eval()
     with torch.no_grad():
-        chosen, rejected = module.scores(batch)
+        chosen, rejected = module.scores(module.features(batch))
         alone = [module.network(batch.rejected[i : i + 1]).item() for i in range(len(batch))]
     torch.testing.assert_close(rejected, torch.tensor(alone), rtol=0, atol=1e-5)
     assert chosen.shape == rejected.shape == (len(batch),)
@@ -131,8 +131,7 @@ def test_training_tells_the_pairs_of_a_batch_apart(tiny_model):
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
     losses = []
     for _ in range(25):
-        chosen, rejected = module.scores(batch)
-        loss = module.loss(chosen, rejected, batch)
+        loss, chosen, rejected = module.training_loss(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,0 +1,87 @@
+"""Strength tables: by how much each voter scores the chosen response of a pair above the rejected one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.records import Record
+from lit_rlhf.data.store import Store
+
+OWN_SCORES = "data"
+"""Stands where a table's folder could be named, for scores that came with the records themselves."""
+
+
+def strengths(where: str, records: Sequence[Record], optional: bool = False) -> NDArray[np.float64]:
+    """Differences of M voters for each record, for the label as it was read ``(N, M)``.
+
+    Args:
+        where: Folder of a strength table, or `OWN_SCORES`.
+        records: Preference pairs.
+        optional: Give NaN for pairs without a strength instead of an error.
+
+    Raises:
+        DataError: If a pair is not in the table, or brings no scores.
+    """
+    known = {} if where == OWN_SCORES else {row["pair_hash"]: row["differences"] for row in table_rows(where)}
+    rows: list[list[float] | None] = []
+    for record in records:
+        row = known.get(record.pair_hash) if where != OWN_SCORES else own_differences(record, optional)
+        if row is None and not optional:
+            hint = "Run `lit-rlhf strength` on the same pairs, with the same data options, as this run."
+            raise DataError(f"no strength for the pair from {record.location or 'an unnamed source'}", where, hint)
+        rows.append(row)
+    voters = {len(row) for row in rows if row is not None}
+    if len(voters) > 1:
+        raise DataError(f"pairs come with different numbers of scores: {sorted(voters)}", "option data.strength")
+    width = max(voters, default=1)
+    unknown = [float("nan")] * width
+    return np.array([unknown if row is None else row for row in rows]).reshape(len(rows), width)
+
+
+def own_differences(record: Record, optional: bool = False) -> list[float] | None:
+    """Differences by the scores that came with a record: one per scoring model, or the mean strength alone.
+
+    Raises:
+        DataError: If the record brings neither, unless that is ``optional`` and gives None.
+    """
+    if record.chosen_scores and record.rejected_scores:
+        if len(record.chosen_scores) != len(record.rejected_scores):
+            counts = f"{len(record.chosen_scores)} and {len(record.rejected_scores)}"
+            raise DataError(f"chosen and rejected come with {counts} scores", record.location)
+        return [good - bad for good, bad in zip(record.chosen_scores, record.rejected_scores, strict=True)]
+    if record.strength is not None:
+        return [record.strength]
+    if optional:
+        return None
+    hint = "Train voters (`lit-rlhf strength`) and name their table in data.strength."
+    raise DataError("the pair brings neither scores nor a strength", record.location, hint)
+
+
+def strength_row(record: Record, differences: list[float], part: str) -> dict[str, Any]:
+    """One row of a strength table.
+
+    Args:
+        record: The pair.
+        differences: One per voter.
+        part: ``train`` where the voters saw the pair in training (or could have), ``validation`` where not.
+    """
+    values = np.array(differences)
+    return {
+        "pair_hash": record.pair_hash,
+        "part": part,
+        "source": record.source,
+        "differences": list(map(float, differences)),
+        "mean": float(values.mean()),
+        "std": float(values.std()),
+        "true_label": record.chosen_is_better,
+        "judge_label": None if (judge := record.meta.get("gpt4_label")) is None else bool(judge),
+    }
+
+
+def table_rows(where: str | Path) -> list[dict[str, Any]]:
+    """All rows of a finished strength table."""
+    return Store(where).rows()
