@@ -30,6 +30,12 @@ def completion_metrics(completions: Completions, proxy: Reward, judge: Reward | 
 
 
 @torch.no_grad()
+def reward_diagnostics(completions: Completions, reward: Reward) -> dict[str, Tensor]:
+    """What the reward itself has to say of the responses, such as an ensemble's disagreement."""
+    return {f"reward/{name}": value for name, value in reward.diagnostics(completions).items()}
+
+
+@torch.no_grad()
 def example_rows(completions: Completions, reward: Reward, judge: Reward | None, n: int = 4) -> list[dict[str, Any]]:
     """The first few completions for a table that people read: texts, proxy reward, baseline mean, true reward."""
     few = Completions(

@@ -20,7 +20,7 @@ from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.networks.sampling import Sampling
-from lit_rlhf.policy.diagnostics import completion_metrics, example_rows, trajectory_metrics
+from lit_rlhf.policy.diagnostics import completion_metrics, example_rows, reward_diagnostics, trajectory_metrics
 from lit_rlhf.policy.rollout import complete, seeded_generator
 from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards.reward import Reward
@@ -141,6 +141,7 @@ class PPOModule(LightningModule):
         s = self.settings
         trajectory.with_advantages(s.kl_coefficient, s.gamma, s.lam, s.whiten)
         metrics = completion_metrics(completions, self.reward.proxy, self.judge)
+        metrics |= reward_diagnostics(completions, self.reward)
         self.examples = example_rows(completions, self.reward, self.judge)
         metrics |= trajectory_metrics(trajectory) | self.update(trajectory)
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
@@ -226,6 +227,7 @@ class PPOModule(LightningModule):
         difference = self.policy(sequences, temperature) - self.reference(sequences, temperature)  # type: ignore[misc]
         kl = difference.masked_fill(~sequences.response_mask, 0.0).sum(1).mean()
         metrics = {"kl": kl, **completion_metrics(completions, self.reward.proxy, self.judge)}
+        metrics |= reward_diagnostics(completions, self.reward.proxy)  # unseen prompts have no stored data
         logged = {f"val/{name}": value for name, value in metrics.items()}
         self.log_dict(logged, batch_size=len(batch), sync_dist=True)
 

@@ -1,6 +1,8 @@
 """Modules that learn a reward, and the `Reward` objects that policy optimisation consumes."""
 
 from lit_rlhf.rewards.contrastive import ContrastiveReward
+from lit_rlhf.rewards.ensemble import EnsembleReward
+from lit_rlhf.rewards.model import RewardModel
 from lit_rlhf.rewards.python import GoldReward, PythonReward
 from lit_rlhf.rewards.reward import Reward, SequenceReward
 from lit_rlhf.rewards.scalar import ScalarReward
@@ -8,9 +10,11 @@ from lit_rlhf.rewards.scalar_module import ScalarRewardModule
 
 __all__ = [
     "ContrastiveReward",
+    "EnsembleReward",
     "GoldReward",
     "PythonReward",
     "Reward",
+    "RewardModel",
     "ScalarReward",
     "ScalarRewardModule",
     "SequenceReward",

@@ -86,6 +86,10 @@ class ContrastiveReward(Reward):
         """Mean baseline reward of each row's prompt ``(N,)``."""
         return self.baselines(completions).mean(1)
 
+    def diagnostics(self, completions: Completions) -> dict[str, Tensor]:
+        """The inner reward's."""
+        return self.inner.diagnostics(completions)
+
     def forward(self, completions: Completions) -> Tensor:
         """The inner rewards with the baseline taken off on the last token ``(N, T)``."""
         rewards = self.inner(completions)

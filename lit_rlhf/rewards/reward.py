@@ -1,5 +1,7 @@
 """What policy optimisation asks for its rewards: one small base class, composed from YAML."""
 
+import weakref
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -21,6 +23,7 @@ class Reward(nn.Module):
 
     scale: float = 1.0
     fingerprint: str = ""
+    _memory: tuple[weakref.ref[Completions], Tensor] | None = None
 
     def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
         """Open what the reward needs.
@@ -40,9 +43,25 @@ class Reward(nn.Module):
         """Mean reward of each prompt's stored baselines ``(N,)``, or None where there are none."""
         return None
 
+    def diagnostics(self, completions: Completions) -> dict[str, Tensor]:
+        """Figures of the reward's own about these responses, each a scalar; logged as ``reward/NAME``.
+
+        Wrappers pass on those of their inner reward. Nothing is scored for them twice: see `remembered`.
+        """
+        return {}
+
     def forward(self, completions: Completions) -> Tensor:
         """Rewards of the response tokens ``(N, T)``, zero at padding."""
         raise NotImplementedError
+
+    def remembered(self, completions: Completions, compute: Callable[[Completions], Tensor]) -> Tensor:
+        """What ``compute`` gives, or gave when it was last asked about the very same completions.
+
+        The same responses are asked about as trained reward, as proxy and for diagnostics.
+        """
+        if self._memory is None or self._memory[0]() is not completions:
+            self._memory = weakref.ref(completions), compute(completions)
+        return self._memory[1]
 
 
 class SequenceReward(Reward):

@@ -1,16 +1,14 @@
 """The scalar reward model as a reward."""
 
-import weakref
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from lit_rlhf.data.batches import Completions, Sequences, stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import fingerprint
-from lit_rlhf.networks.reward_network import RewardNetwork
+from lit_rlhf.rewards.model import RewardModel
 from lit_rlhf.rewards.reward import SequenceReward
 
 
@@ -30,41 +28,34 @@ class ScalarReward(SequenceReward):
         super().__init__()
         self.path, self.batch_size = model, batch_size
         self._scale = scale
-        self._remembered: tuple[weakref.ref[Completions], Tensor] | None = None
 
     def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
         """Load the model and find out how it can be asked."""
-        self.network = RewardNetwork(self.path).requires_grad_(False).eval()
-        self.renderer = Renderer.load(self.path)
-        self.shares_ids = self.renderer.fingerprint == renderer.fingerprint
+        self.model = RewardModel.load(self.path, self.batch_size)
+        self.shares_ids = self.model.renderer.fingerprint == renderer.fingerprint
         self.scale = self._calibrated() if self._scale is None else self._scale
-        self.fingerprint = f"scalar {fingerprint(self.network)} x {self.scale:.6g}"
+        self.fingerprint = f"scalar {fingerprint(self.model.network)} x {self.scale:.6g}"
         return self
 
     def _calibrated(self) -> float:
-        calibration = getattr(self.network.model.config, "calibration", None)
+        calibration = self.model.calibration
         if not calibration or not calibration["std"] > 0:
             hint = "Train it with validation pairs, or give ScalarReward a scale (1.0 leaves the scores alone)."
             raise DataError("the model brings no spread of scores to divide by", self.path, hint)
         return 1.0 / calibration["std"]
 
-    @torch.no_grad()
     def scores(self, completions: Completions) -> Tensor:
         """Scaled scores ``(N,)``; asked again about the same completions (as the proxy), it answers from memory."""
-        if self._remembered is None or self._remembered[0]() is not completions:
-            self._remembered = weakref.ref(completions), self._score(completions)
-        return self._remembered[1]
+        return self.remembered(completions, self._score)
 
     def _score(self, completions: Completions) -> Tensor:
         sequences = completions.sequences if self.shares_ids else self._through_text(completions)
-        parts = [self.network(sequences[i : i + self.batch_size]) for i in range(0, len(sequences), self.batch_size)]
-        return self.scale * torch.cat(parts)
+        return self.scale * self.model.score_sequences(sequences)
 
     def _through_text(self, completions: Completions) -> Sequences:
-        prompts = self.renderer.prompts_ids([record.prompt for record in completions.records])
-        responses = self.renderer.responses_ids(completions.texts)
+        prompts, responses = self.model.tokenise([record.prompt for record in completions.records], completions.texts)
         for response, truncated in zip(responses, completions.truncated.tolist(), strict=True):
             if truncated and len(response) > 1:
                 response.pop()  # a response that was cut off does not end
         device = completions.sequences.ids.device
-        return stack_sequences(prompts, responses, self.renderer.pad_id).to(device)
+        return stack_sequences(prompts, responses, self.model.renderer.pad_id).to(device)

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from lit_rlhf.data.batches import Completions, stack_sequences
-from lit_rlhf.policy.diagnostics import completion_metrics, example_rows, trajectory_metrics
+from lit_rlhf.policy.diagnostics import completion_metrics, example_rows, reward_diagnostics, trajectory_metrics
 from lit_rlhf.policy.trajectory import Trajectory
-from lit_rlhf.rewards import GoldReward, PythonReward
+from lit_rlhf.rewards import EnsembleReward, GoldReward, PythonReward
 from lit_rlhf.rewards.reward import Reward
 from lit_rlhf.world import WorldDemonstrations, gold_reward
 
@@ -59,6 +59,12 @@ def test_example_rows_show_the_proxy_and_the_baselines_of_a_wrapper(completions,
     assert [row["proxy_reward"] for row in rows] == [len(text) for text in completions.texts[:4]]
     assert {row["baseline_mean"] for row in rows} == {2.5}
     assert not any("gold_reward" in row for row in rows)
+
+
+def test_what_a_reward_says_of_itself_stands_below_reward(completions, reward):
+    assert reward_diagnostics(completions, reward) == {}
+    both = EnsembleReward([reward, reward])
+    assert set(reward_diagnostics(completions, both)) == {"reward/disagreement", "reward/member_1", "reward/member_2"}
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.policy.rollout import complete, seeded_generator
+from lit_rlhf.rewards import PythonReward
 
 
 def lines(folder: Path, kind: str = "train") -> list[dict]:
@@ -107,7 +108,7 @@ def test_frozen_networks_stay_what_they_were_and_out_of_checkpoints(run, tiny_mo
     module = cli.model
     for network, original in (
         (module.reference, PolicyNetwork(tiny_model)),
-        (module.reward.network, RewardNetwork(tiny_reward_model)),
+        (module.reward.model.network, RewardNetwork(tiny_reward_model)),
     ):
         assert not any(parameter.requires_grad for parameter in network.parameters())
         for name, value in original.state_dict().items():
@@ -206,3 +207,28 @@ def test_ppo_learns_what_it_is_paid_for(lit, ppo_options, taste, tmp_path):
     assert after > before + 0.25
     assert lines(tmp_path, "val")[-1]["val/reward"] > before + 0.25
     assert rows[-1]["train/kl"] > 1.0  # it went a long way, unpenalised
+
+
+def test_an_ensembles_disagreement_is_logged_and_every_member_is_asked_once(
+    lit, ppo_options, tiny_reward_model, taste, tmp_path, monkeypatch
+):
+    asked, scores = [], PythonReward.scores
+
+    def counted(self, completions):
+        asked.extend([len(completions)] if type(self) is PythonReward else [])
+        return scores(self, completions)
+
+    monkeypatch.setattr(PythonReward, "scores", counted)
+    scalar = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": tiny_reward_model}}
+    python = {"class_path": "lit_rlhf.rewards.PythonReward", "init_args": {"function": f"{taste}.shortness"}}
+    init_args = {"members": [scalar, python], "reduce": "lower_bound"}
+    reward = {"class_path": "lit_rlhf.rewards.EnsembleReward", "init_args": init_args}
+    lit("fit", tmp_path, ppo_options(3, reward=reward), "--trainer.num_sanity_val_steps", "0")
+    for kind in ("train", "val"):
+        row = lines(tmp_path, kind)[-1]
+        members = row[f"{kind}/reward/member_1"], row[f"{kind}/reward/member_2"]
+        assert members[0] != members[1]
+        disagreement = row[f"{kind}/reward/disagreement"]
+        assert disagreement > 0
+        assert row[f"{kind}/reward"] == pytest.approx(sum(members) / 2 - disagreement, abs=1e-4)
+    assert asked == [6, 4, 6, 4, 6, 4, 5]  # every rollout and four examples of it; then the validation prompts

@@ -29,3 +29,18 @@ def test_a_plain_reward_is_its_own_proxy_and_has_no_baselines(completions):
     assert reward.proxy is reward
     assert reward.baseline_mean(completions) is None
     assert reward.load(None, "") is reward  # type: ignore[arg-type]
+
+
+def test_the_same_completions_are_computed_once_and_others_anew(completions, complete, records):
+    reward, asked = Reward(), []
+
+    def compute(given):
+        asked.append(len(given))
+        return torch.ones(len(given))
+
+    first = reward.remembered(completions, compute)
+    assert reward.remembered(completions, compute) is first
+    assert len(reward.remembered(complete(records[:2]), compute)) == 2
+    assert len(reward.remembered(completions, compute)) == len(completions)
+    assert asked == [6, 2, 6]
+    assert Reward().diagnostics(completions) == {}

@@ -74,18 +74,18 @@ def test_a_response_that_was_cut_off_gets_no_end_through_text(reward, complete, 
     reward.shares_ids = False
     cut = complete(records, cut=tuple(range(len(records))))
     finished = Completions(cut.sequences, torch.zeros_like(cut.truncated), cut.records, cut.texts)
-    renderer = reward.renderer
+    renderer = reward.model.renderer
     for completions, ending in ((cut, 0), (finished, 1)):
         prompts = [renderer.prompt_ids(record.prompt) for record in completions.records]
         texts = [renderer.response_ids(text)[: None if ending else -1] for text in completions.texts]
-        expected = reward.network(stack_sequences(prompts, texts, renderer.pad_id))
+        expected = reward.model.network(stack_sequences(prompts, texts, renderer.pad_id))
         torch.testing.assert_close(reward.scores(completions), expected, rtol=0, atol=1e-5)
     assert not torch.allclose(reward.scores(cut), reward.scores(finished), atol=1e-4)
 
 
 def test_an_empty_response_that_was_cut_off_is_scored_all_the_same(reward, records):
     reward.shares_ids = False
-    prompt = reward.renderer.prompt_ids(records[0].prompt)
+    prompt = reward.model.renderer.prompt_ids(records[0].prompt)
     unknown = stack_sequences([prompt], [[1]], 0)  # one special token: no text is left of it
     assert reward.scores(Completions(unknown, torch.tensor([True]), records[:1], [""])).isfinite().all()
 
@@ -139,7 +139,7 @@ def test_another_template_alone_is_reason_enough_to_ask_through_text(tiny_reward
 
 def test_nothing_is_trained_and_nothing_is_random(reward, completions):
     assert not any(parameter.requires_grad for parameter in reward.parameters())
-    assert not reward.network.training
+    assert not reward.model.network.training
     assert not reward.scores(completions).requires_grad
     assert torch.equal(reward.scores(completions), reward.scores(completions))
 
