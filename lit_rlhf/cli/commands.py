@@ -1,6 +1,9 @@
 """From command-line words to the function that does the work."""
 
 import sys
+import time
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -38,16 +41,35 @@ def dispatch(args: list[str]) -> int:
     return 0
 
 
-def call(command: str, args: list[str] | None = None, options: dict[str, Any] | None = None) -> Any:
+def call(
+    command: str, args: list[str] | None = None, options: dict[str, Any] | None = None, group: str | None = None
+) -> Any:
     """Run one of `FUNCTIONS`, with options from the command line or as a nested dict.
+
+    Figures and pictures of a command with a folder ``out`` also go to W&B.
+
+    Args:
+        command: Name of the function.
+        args: Words of the command line.
+        options: The options instead of words.
+        group: W&B group of the run; an empty one keeps it out of W&B.
 
     Returns:
         What the function returns.
     """
-    function = FUNCTIONS[command]()
+    from lit_rlhf.cli.stage import quieten
+    from lit_rlhf.cli.tracking import log_report
+
+    quieten()
+    function = _function(command)
     parser = _parser(function, command)
     namespace = parser.parse_object(options) if options is not None else parser.parse_args(args)
-    return function(**_call_arguments(parser.instantiate(namespace)))
+    arguments = _call_arguments(parser.instantiate(namespace))
+    start = time.time()
+    result = function(**arguments)
+    if isinstance(result, dict) and "out" in arguments and group != "":
+        log_report(command, Path(arguments["out"]), result, group, start)
+    return result
 
 
 def _options(parser: ArgumentParser, args: list[str]) -> dict[str, Any]:
@@ -73,17 +95,14 @@ def _split_extra(args: list[str]) -> tuple[list[str], list[str]]:
     return args[:at], args[at + 1 :]
 
 
-def _world() -> Any:
-    from lit_rlhf.world.presets import write_base_model
-
-    return write_base_model
-
-
-def _compare() -> Any:
-    from lit_rlhf.evaluation.compare import compare
-
-    return compare
-
-
-FUNCTIONS: dict[str, Any] = {"world": _world, "compare": _compare}
+FUNCTIONS = {
+    "world": "lit_rlhf.world.presets.write_base_model",
+    "compare": "lit_rlhf.evaluation.compare.compare",
+    "strength": "lit_rlhf.evaluation.strength.strength",
+}
 """Commands that are plain functions: their arguments are the options, their docstring is the help."""
+
+
+def _function(command: str) -> Any:
+    module, name = FUNCTIONS[command].rsplit(".", 1)
+    return getattr(import_module(module), name)

@@ -5,6 +5,7 @@ import json
 import re
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lit_rlhf import __version__
 from lit_rlhf.cli.commands import FUNCTIONS, LIGHTNING, call
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.store import write_json
 
 REQUIRED = "???"
 """Stands in an experiment's ``variables`` for a value that the user must give."""
@@ -158,6 +160,9 @@ def _substituted(value: Any, names: dict[str, Any]) -> Any:
     return re.sub(r"\$\{(\w+)\}", lambda match: str(names.get(match[1], match[0])), value)
 
 
+_write_json = rank_zero_only(write_json)
+
+
 @rank_zero_only
 def _make_way(stage: Stage) -> None:
     """Move the folder of a changed stage aside and mark the new one."""
@@ -183,11 +188,16 @@ def _run(stage: Stage, experiment: str, seed: int, extra: list[str], number: str
     if stage.command in LIGHTNING:
         result = _run_lightning(stage, experiment, seed, extra)
     else:
-        result = call(stage.command, options=stage.options)
+        result = call(stage.command, options=stage.options, group=experiment if _tracks(extra) else "")
     seconds = round(time.perf_counter() - start, 1)
     _write_json(
         done, {"key": stage.key, "seconds": seconds, "result": result if isinstance(result, dict) else str(result)}
     )
+
+
+def _tracks(extra: list[str]) -> bool:
+    """Whether the stages log to W&B: commands that are no Lightning runs follow the others."""
+    return "--trainer.logger=false" not in extra and ("--trainer.logger", "false") not in pairwise(extra)
 
 
 def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -> dict[str, float]:
@@ -271,11 +281,3 @@ def _versions() -> dict[str, str]:
 
     names = ("torch", "lightning", "transformers", "tokenizers", "wandb", "jsonargparse")
     return {"lit_rlhf": __version__, "python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-@rank_zero_only
-def _write_json(path: Path, content: Any) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    partial.rename(path)

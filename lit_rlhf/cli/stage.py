@@ -42,7 +42,7 @@ class StageCLI(LightningCLI):
 
 def make_cli(args: ArgsType = None, run: bool = True) -> StageCLI:
     """Parse a stage's arguments; with ``run``, run the subcommand that they begin with."""
-    _quieten()
+    quieten()
     return StageCLI(
         LightningModule,
         PreferenceDataModule,
@@ -65,7 +65,7 @@ def run_stage(args: ArgsType) -> StageCLI:
         finish()  # the next stage in this process gets a W&B run of its own
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Silence hints that do not apply here."""
     for hint in (
         ".*does not have many workers.*",  # rows are tokenised once, collating them costs nothing

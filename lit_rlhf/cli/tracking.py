@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from netrc import NetrcParseError, netrc
+from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -74,3 +75,33 @@ def finish() -> None:
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
         wandb.finish()
+
+
+def log_report(command: str, folder: Path, result: Mapping[str, Any], group: str | None, start: float) -> None:
+    """Log what a command found as a W&B run of its own: its figures, and the pictures that it wrote.
+
+    Args:
+        command: Names the run.
+        folder: Where the command wrote to; W&B's files go there too.
+        result: Figures, possibly nested.
+        group: Runs that belong together.
+        start: When the command began, in seconds since the epoch; older pictures are not its own.
+    """
+    import wandb
+
+    logger = Wandb(name=f"{group} {command}" if group else command, group=group, save_dir=str(folder))
+    if os.environ.get("WANDB_MODE") == "disabled":
+        return
+    pictures = [path for path in sorted(folder.glob("*.png")) if path.stat().st_mtime >= start]
+    logger.experiment.log({path.stem: wandb.Image(str(path)) for path in pictures}, commit=False)
+    logger.experiment.log(dict(_flat(result)))
+    finish()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Numbers of a nested mapping, their names joined by slashes."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{name}", value

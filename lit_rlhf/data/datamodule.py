@@ -143,7 +143,11 @@ class PreferenceDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> StatefulDataLoader:
         """The training part in its order, each row once: what offline baselines are sampled for."""
-        return self._loader(self.train_rows, self.val_batch_size, shuffle=False)
+        return self.plain_dataloader(self.train_rows)
+
+    def plain_dataloader(self, rows: list[Row]) -> StatefulDataLoader:
+        """Any rows in their order, each once, in batches of ``val_batch_size``."""
+        return self._loader(rows, self.val_batch_size, shuffle=False)
 
     # ------------------------------------------------------------------ exact resume
 

@@ -38,7 +38,7 @@ class Store:
         if (self.directory / "key.json").exists():
             self.check(key)
         else:
-            self._write_json("key.json", key)
+            write_json(self.directory / "key.json", key)
 
     def has_part(self, number: int) -> bool:
         """Whether this part was written already."""
@@ -56,7 +56,7 @@ class Store:
         if missing:
             raise DataError(f"parts {missing[:5]} are missing", str(self.directory), "Run the writing stage again.")
         rows = sum(pq.read_metadata(self._part(number)).num_rows for number in range(parts))
-        self._write_json("finished.json", {"parts": parts, "rows": rows})
+        write_json(self.directory / "finished.json", {"parts": parts, "rows": rows})
         return rows
 
     # ------------------------------------------------------------------ reading
@@ -99,14 +99,22 @@ class Store:
         finished = self._read_json("finished.json")
         rows: list[dict[str, Any]] = []
         for number in range(finished["parts"]):
-            try:
-                rows += pq.read_table(self._part(number)).to_pylist()
-            except (OSError, pa.ArrowException) as error:
-                hint = "Delete this part and finished.json, and run the writing stage again."
-                raise DataError(f"cannot be read: {error}", str(self._part(number)), hint) from None
+            rows += self.read_part(number)
         if len(rows) != finished["rows"]:
             raise DataError(f"has {len(rows)} rows, {finished['rows']} were written", str(self.directory))
         return rows
+
+    def read_part(self, number: int) -> list[dict[str, Any]]:
+        """The rows of one part.
+
+        Raises:
+            DataError: If it is missing or damaged.
+        """
+        try:
+            return pq.read_table(self._part(number)).to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            hint = "Delete this part and finished.json, and run the writing stage again."
+            raise DataError(f"cannot be read: {error}", str(self._part(number)), hint) from None
 
     # ------------------------------------------------------------------ inside
 
@@ -120,7 +128,10 @@ class Store:
         except (OSError, ValueError) as error:
             raise DataError(f"cannot be read: {error}", str(path), "Is this the folder of a store?") from None
 
-    def _write_json(self, name: str, content: Any) -> None:
-        partial = self.directory / f".{name}.partial"
-        partial.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        partial.rename(self.directory / name)
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    partial.rename(path)

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from lit_rlhf.data.batches import Completions, PromptBatch
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.store import write_json
 from lit_rlhf.evaluation.pictures import comparison_picture, curves_picture, print_table
+from lit_rlhf.evaluation.statistics import Column, bootstrap_interval
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.policy.rollout import complete, seeded_generator
 from lit_rlhf.rewards.reward import Reward
-
-Column = NDArray[np.float64]
 
 
 def compare(
@@ -77,7 +77,7 @@ def compare(
     }
     result = {**next(iter(splits.values())), "splits": dict(list(splits.items())[1:])}
     result["differences"] = _differences(tables, np.array([each == sources[0] for each in sources]), first, samples)
-    (folder / "comparison.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    write_json(folder / "comparison.json", result)
     print_table(result, list(policies))
     comparison_picture(result, list(policies), folder / "comparison.png")
     if histories:
@@ -170,11 +170,3 @@ def _differences(
         low, high = bootstrap_interval(values)
         differences[f"{later} - {earlier}"] = {column: float(values.mean()), "low": low, "high": high}
     return differences
-
-
-def bootstrap_interval(values: Column, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean, by resampling the entries."""
-    generator = np.random.default_rng(seed)
-    means = values[generator.integers(0, len(values), (draws, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)

@@ -41,7 +41,7 @@ def _cell(figures: dict[str, float], column: str) -> str:
 
 def comparison_picture(result: dict[str, Any], policies: list[str], path: Path) -> None:
     """Bars with intervals: what policies are judged by, and what it cost in KL and length."""
-    plt = _pyplot()
+    plt = pyplot()
     shown = [
         name for name in result[policies[0]] if not name.endswith(("_low", "_high")) and name not in ("truncated",)
     ]
@@ -63,7 +63,7 @@ def comparison_picture(result: dict[str, Any], policies: list[str], path: Path) 
 
 def curves_picture(histories: dict[str, Path], path: Path) -> None:
     """Training curves of several runs: rewards, KL and length by iteration, and reward against KL."""
-    plt = _pyplot()
+    plt = pyplot()
     panels = [
         ("step", "train/gold_reward", "true reward"),
         ("step", "train/reward", "proxy reward"),
@@ -95,7 +95,8 @@ def _training_rows(history: Path) -> list[dict[str, float]]:
     return [row for row in rows if any(name.startswith("train/") for name in row)]
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Matplotlib's pyplot, drawing into files."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -45,8 +45,8 @@ def test_every_stage_of_an_experiment_can_be_built(file, monkeypatch, tmp_path):
         built[Path(cli.trainer.default_root_dir).name] = args[0], cli
         return SimpleNamespace(trainer=SimpleNamespace(interrupted=False, callback_metrics={}))
 
-    def build_function(command, options):
-        parser = commands._parser(commands.FUNCTIONS[command](), command)
+    def build_function(command, options, group):
+        parser = commands._parser(commands._function(command), command)
         built[command] = command, parser.instantiate(parser.parse_object(options))
         return {}
 

@@ -6,7 +6,7 @@ import pytest
 
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.evaluation.compare import bootstrap_interval, compare
+from lit_rlhf.evaluation.compare import compare
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.rewards import GoldReward, PythonReward
 from lit_rlhf.world import WorldPrompts, gold_reward, write_base_model
@@ -169,20 +169,3 @@ def test_without_prompts_the_user_is_told(policies, tmp_path):
     data = PreferenceDataModule(WorldPrompts(20), val_fraction=0.0, max_length=80)
     with pytest.raises(DataError, match="no validation prompts"):
         compare(policies, data, str(tmp_path), sampling=Sampling(max_new_tokens=4))
-
-
-def test_the_bootstrap_interval_covers_the_true_mean_about_as_often_as_it_says():
-    generator = np.random.default_rng(0)
-    truth, hits, runs = 1.0, 0, 400
-    for _ in range(runs):
-        low, high = bootstrap_interval(generator.exponential(truth, 100), draws=400)
-        assert low < high
-        hits += low <= truth <= high
-    assert 0.91 <= hits / runs <= 0.975
-
-
-def test_the_bootstrap_interval_narrows_with_the_root_of_the_number():
-    generator = np.random.default_rng(1)
-    few, many = (np.subtract(*bootstrap_interval(generator.normal(size=n))[::-1]) for n in (100, 1600))
-    assert few / many == pytest.approx(4, rel=0.2)
-    assert few == pytest.approx(2 * 1.96 / 10, rel=0.15)
