@@ -20,13 +20,16 @@ from lit_rlhf.rewards.reward import Reward
 class BaselineModule(LightningModule):
     """Samples k responses per prompt from a policy, scores them, and writes the keyed Parquet store.
 
+    Scored responses of the SFT policy are the baselines of contrastive rewards; responses of the current policy, with
+    or without scores, are what MetaRM learns to tell apart.
+
     Run with ``predict``. Each batch becomes one part of the store; a run that was interrupted skips the parts
     that are there. Sampling depends on the seed and the batch number alone, so a resumed store equals an
     uninterrupted one.
 
     Args:
         policy: Hugging Face directory of the SFT policy.
-        reward: The very reward that policy optimisation will centre.
+        reward: The very reward that policy optimisation will centre; None leaves the responses without scores.
         store: Folder to write.
         k: Responses per prompt.
         sampling: How they are drawn; the default is nucleus sampling at temperature .8 and top-p .9.
@@ -38,7 +41,7 @@ class BaselineModule(LightningModule):
     def __init__(
         self,
         policy: str,
-        reward: Reward,
+        reward: Reward | None,
         store: str,
         k: int = 5,
         sampling: Sampling | None = None,
@@ -60,6 +63,8 @@ class BaselineModule(LightningModule):
         """Load the policy and the reward."""
         if self.policy is None:
             self.policy = PolicyNetwork(self.path).requires_grad_(False)
+            if self.reward is None:
+                return
             self.reward.load(self.trainer.datamodule.renderer, fingerprint(self.policy))  # type: ignore[attr-defined]
 
     @property
@@ -68,7 +73,7 @@ class BaselineModule(LightningModule):
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         return {
             "policy": fingerprint(self.policy),  # type: ignore[arg-type]
-            "reward": self.reward.fingerprint,
+            "reward": self.reward.fingerprint if self.reward is not None else "none",
             "template": datamodule.renderer.fingerprint,
             "k": self.k,
             "seed": self.seed,
@@ -91,7 +96,7 @@ class BaselineModule(LightningModule):
         generator = seeded_generator(self.device, "baselines", self.seed, batch_idx)
         renderer = self.trainer.datamodule.renderer  # type: ignore[attr-defined]
         completions = complete(self.policy, batch, renderer, self.sampling, generator, self.k)  # type: ignore[arg-type]
-        scores = self.reward(completions).sum(1).tolist()
+        scores = self.reward(completions).sum(1).tolist() if self.reward is not None else None
         lengths, truncated = completions.sequences.response_length.tolist(), completions.truncated.tolist()
         rows = []
         for i, record in enumerate(batch.records):
@@ -100,8 +105,9 @@ class BaselineModule(LightningModule):
                 {
                     "prompt_hash": record.prompt_hash,
                     "prompt": record.prompt[-1].content,
+                    "messages": [{"role": message.role, "content": message.content} for message in record.prompt],
                     "responses": completions.texts[part],
-                    "scores": scores[part],
+                    "scores": None if scores is None else scores[part],
                     "lengths": lengths[part],
                     "truncated": truncated[part],
                 }
