@@ -40,11 +40,17 @@ class Renderer:
         template: A name in `TEMPLATES`, or a Jinja chat template; None takes the tokenizer's own, and
             ``dialogue`` where it has none.
 
+    An encoder's tokenizer (BERT's) has no end-of-sequence token: there, the separator ends a response and the
+    classification token begins the text. Both are written into the tokenizer, and so travel with an exported model.
+
     Raises:
-        DataError: If the tokenizer has no end-of-sequence token.
+        DataError: If the tokenizer has neither an end-of-sequence token nor a separator.
     """
 
     def __init__(self, tokenizer: Any, template: str | None = None) -> None:
+        if tokenizer.eos_token_id is None and tokenizer.sep_token_id is not None:
+            tokenizer.eos_token = tokenizer.sep_token
+            tokenizer.bos_token = tokenizer.bos_token or tokenizer.cls_token
         if tokenizer.eos_token_id is None:
             raise DataError("has no end-of-sequence token, so no response can end", "tokenizer")
         if template is None and tokenizer.chat_template is None:

@@ -41,6 +41,10 @@ def load_model(path: str, kind: Literal["causal", "scalar"]) -> PreTrainedModel:
 def check_length(model: PreTrainedModel, tokens: int) -> None:
     """Refuse sequences that are longer than the model has positions for, before they become nonsense."""
     limit = getattr(model.config, "max_position_embeddings", None)
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    offset = getattr(table, "padding_idx", None)  # RoBERTa and its kin count from behind the padding's position
+    if limit is not None and offset is not None:
+        limit -= offset + 1
     if limit is not None and tokens > limit:
         hint = "Lower data.max_length, or prompt length plus sampling.max_new_tokens."
         raise DataError(f"a sequence of {tokens} tokens exceeds the model's {limit} positions", "max_length", hint)

@@ -7,50 +7,95 @@ from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.networks.backbone import by_length, call_body, load_model
+from lit_rlhf.networks.backbone import by_length, call_body, check_length, load_model
 
 
 class RewardNetwork(nn.Module):
-    """Score = Linear(hidden, 1, no bias) on the state of the last response token, end-of-sequence included.
+    """Score = Linear(hidden, 1) on one state per row, always that of the architecture's own sequence classifier.
 
-    The last token is found by length, never by id, and the head computes in fp32.
+    A decoder's state is that of the last response token, end-of-sequence included, found by length, never by id; its
+    head has no bias. An encoder (BERT and its kin) gives what its head's last layer reads, usually made from the
+    first token. The head computes in fp32.
 
     Args:
         path: A scalar model's directory, or a language model's, which gets a fresh head.
-        scale: Factor on the head's weights: a critic that starts from a reward model whose scores are scaled
-            must be scaled alike.
+        scale: Factor on the head: a critic that starts from a reward model whose scores are scaled must be scaled
+            alike.
+
+    Attributes:
+        looks_ahead: Whether a state depends on later tokens: an encoder.
+
+    Raises:
+        DataError: If nothing can be loaded, or the model has no single linear one-number head.
     """
 
     def __init__(self, path: str, scale: float = 1.0) -> None:
         super().__init__()
+        self.path = path
         self.model: PreTrainedModel = load_model(path, "scalar")
-        head = getattr(self.model, "score", None)
-        if not isinstance(head, nn.Linear) or head.out_features != 1 or head.bias is not None:
-            raise DataError("has no linear one-number head named score", path, "Use a decoder model such as Llama.")
-        self.head: nn.Linear = head
+        self.head = _find_head(self.model, path)
+        self.looks_ahead = self.head is not getattr(self.model, "score", None)
         with torch.no_grad():
-            self.head.weight.mul_(scale)
+            for parameter in self.head.parameters():
+                parameter.mul_(scale)
 
     def features(self, sequences: Sequences) -> Tensor:
         """The state that feeds the head, one per row ``(N, H)``."""
         return by_length(sequences, self._features)
 
     def _features(self, sequences: Sequences) -> Tensor:
+        if self.looks_ahead:
+            return self._head_input(sequences)
         states = call_body(self.model, sequences.ids)
         return states[torch.arange(len(sequences), device=states.device), sequences.length - 1]
+
+    def _head_input(self, sequences: Sequences) -> Tensor:
+        """What an encoder's head reads: pooling, and layers before the last one, differ between architectures."""
+        check_length(self.model, sequences.ids.shape[1])
+        read: list[Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda head, inputs: read.append(inputs[0]))
+        try:
+            self.model(input_ids=sequences.ids, attention_mask=sequences.mask.long())
+        finally:
+            hook.remove()
+        if read[0].dim() != 2:
+            raise DataError("its head reads every token, not one state per row", self.path, _HINT)
+        return read[0]
 
     def score(self, features: Tensor) -> Tensor:
         """Apply the head in fp32: ``(..., H)`` to ``(...)``."""
         with torch.autocast(features.device.type, enabled=False):
-            return F.linear(features.float(), self.head.weight.float()).squeeze(-1)
+            bias = None if self.head.bias is None else self.head.bias.float()
+            return F.linear(features.float(), self.head.weight.float(), bias).squeeze(-1)
 
     def forward(self, sequences: Sequences, values: bool = False) -> Tensor:
-        """Scores of whole responses ``(N,)``; with ``values``, of the state before each response token ``(N, T)``."""
+        """Scores of whole responses ``(N,)``; with ``values``, of the state before each response token ``(N, T)``.
+
+        Raises:
+            DataError: If an encoder is asked for values, which may not look ahead.
+        """
         if not values:
             return self.score(self.features(sequences))
+        if self.looks_ahead:
+            hint = "Give a decoder, such as Llama; an encoder can be the reward model."
+            raise DataError("is an encoder, whose values would look ahead, so it cannot be a critic", self.path, hint)
         return by_length(sequences, self._values)
 
     def _values(self, sequences: Sequences) -> Tensor:
         states = call_body(self.model, sequences.ids)
         rows = torch.arange(len(sequences), device=states.device)[:, None]
         return self.score(states[rows, sequences.response_positions - 1])
+
+
+_HINT = "Use a decoder such as Llama, or an encoder such as BERT."
+
+
+def _find_head(model: PreTrainedModel, path: str) -> nn.Linear:
+    """The one linear layer behind the body that gives one number; ``score`` on top of a decoder has no bias."""
+    body = set(model.base_model.modules())
+    behind = [module for module in model.modules() if module not in body]
+    heads = [module for module in behind if isinstance(module, nn.Linear) and module.out_features == 1]
+    odd = model.config.is_encoder_decoder or getattr(model.config, "use_bidirectional_attention", False)
+    if len(heads) != 1 or odd or (heads[0] is getattr(model, "score", None) and heads[0].bias is not None):
+        raise DataError("has no single linear one-number head that can be read by length", path, _HINT)
+    return heads[0]

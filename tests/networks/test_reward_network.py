@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lit_rlhf.data.batches import Sequences, stack_sequences
 from lit_rlhf.data.errors import DataError
@@ -177,10 +177,23 @@ def test_the_head_computes_in_single_precision_under_autocast(llama):
 # ---------------------------------------------------------------------- what is refused
 
 
-def test_a_model_without_a_plain_score_head_is_refused(tmp_path):
-    config = BertConfig(
-        vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, num_labels=1
-    )
-    BertModel(config).save_pretrained(tmp_path)
-    with pytest.raises(DataError, match="no linear one-number head named score"):
-        RewardNetwork(str(tmp_path))
+def test_a_head_that_is_no_linear_layer_is_refused(tiny_reward_model, monkeypatch):
+    def odd(path, kind):
+        model = AutoModelForSequenceClassification.from_pretrained(path)
+        model.score = torch.nn.Sequential(torch.nn.Flatten(0), torch.nn.Tanh())
+        return model
+
+    monkeypatch.setattr("lit_rlhf.networks.reward_network.load_model", odd)
+    with pytest.raises(DataError, match="no single linear one-number head"):
+        RewardNetwork(tiny_reward_model)
+
+
+def test_a_decoder_whose_head_has_a_bias_is_refused(tiny_reward_model, monkeypatch):
+    def odd(path, kind):
+        model = AutoModelForSequenceClassification.from_pretrained(path)
+        model.score = torch.nn.Linear(model.config.hidden_size, 1)
+        return model
+
+    monkeypatch.setattr("lit_rlhf.networks.reward_network.load_model", odd)
+    with pytest.raises(DataError, match="no single linear one-number head"):
+        RewardNetwork(tiny_reward_model)
