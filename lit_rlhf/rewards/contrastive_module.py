@@ -34,8 +34,8 @@ class ContrastiveRewardModule(ScalarRewardModule):
         lora: Train low-rank adapters instead of all weights.
         objective: ``simcse`` finds each feature's second view among those of the batch; ``swav`` predicts one view's
             cluster from the other.
-        contrast: The features that are told apart: those of all responses of the batch (``pairs``), or chosen minus rejected
-            and rejected minus chosen (``differences``).
+        contrast: The features that are told apart: those of all responses of the batch (``pairs``), or chosen minus
+            rejected and rejected minus chosen (``differences``).
         beta: Weight of the contrastive loss. None takes the paper's: 1 for ``simcse``, for ``swav`` 0.1 on pairs and
             0.5 on differences.
         prototypes: Number of clusters; used by ``swav`` only. None takes the paper's: 50 on pairs, 20 on differences.
