@@ -99,6 +99,7 @@ FUNCTIONS = {
     "world": "lit_rlhf.world.presets.write_base_model",
     "compare": "lit_rlhf.evaluation.compare.compare",
     "strength": "lit_rlhf.evaluation.strength.strength",
+    "evaluate": "lit_rlhf.evaluation.evaluate.evaluate",
 }
 """Commands that are plain functions: their arguments are the options, their docstring is the help."""
 
