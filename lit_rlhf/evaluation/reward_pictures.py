@@ -180,7 +180,7 @@ def _subset_bars(name: str, figures: Figures, path: Path) -> None:
     rows = {label: row for label, row in _rows(figures).items() if row["n"]}
     places = np.arange(len(rows))[::-1]
     shares, bars = _bars(list(rows.values()))
-    figure, axis = plt.subplots(figsize=(7, 1.4 + 0.3 * len(rows)), constrained_layout=True)
+    figure, axis = plt.subplots(figsize=(7, 1.6 + 0.3 * len(rows)), constrained_layout=True)
     colours = [COLOURS[1 if label in figures["subsets"] else 0] for label in rows]
     axis.barh(places, shares, color=colours, height=0.7)
     axis.errorbar(shares, places, xerr=bars, fmt="none", ecolor="black", capsize=2, linewidth=1)
@@ -188,7 +188,7 @@ def _subset_bars(name: str, figures: Figures, path: Path) -> None:
         axis.text(1.02, place, f"{row['share']:.2f}", va="center", fontsize=8)
     chances = [row.get("chance", 0.5) for row in rows.values()]
     axis.vlines(chances, places - 0.4, places + 0.4, color=COLOURS[2], linewidth=2, label="a response picked at random")
-    axis.legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1, -0.12 - 0.4 / len(rows)))
+    figure.legend(frameon=False, fontsize=8, loc="outside lower right")
     axis.set_yticks(places, [f"{label} ({row['n']:,})" for label, row in rows.items()], fontsize=8)
     axis.set_xlim(0, 1)
     axis.set_xlabel("share right, with 95 % interval", fontsize=9)

@@ -38,13 +38,17 @@ def load_model(path: str, kind: Literal["causal", "scalar"]) -> PreTrainedModel:
         raise DataError(f"no {kind} model could be loaded: {reason}", path, hint) from None
 
 
-def check_length(model: PreTrainedModel, tokens: int) -> None:
-    """Refuse sequences that are longer than the model has positions for, before they become nonsense."""
+def positions(model: PreTrainedModel) -> int | None:
+    """Most tokens that the model can read; None where its architecture sets no limit."""
     limit = getattr(model.config, "max_position_embeddings", None)
     table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
     offset = getattr(table, "padding_idx", None)  # RoBERTa and its kin count from behind the padding's position
-    if limit is not None and offset is not None:
-        limit -= offset + 1
+    return limit if limit is None or offset is None else limit - offset - 1
+
+
+def check_length(model: PreTrainedModel, tokens: int) -> None:
+    """Refuse sequences that are longer than the model has positions for, before they become nonsense."""
+    limit = positions(model)
     if limit is not None and tokens > limit:
         hint = "Lower data.max_length, or prompt length plus sampling.max_new_tokens."
         raise DataError(f"a sequence of {tokens} tokens exceeds the model's {limit} positions", "max_length", hint)

@@ -12,6 +12,7 @@ from lit_rlhf.data.batches import Sequences, stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.networks.backbone import positions
 from lit_rlhf.networks.reward_network import RewardNetwork
 
 Prompt = str | Sequence[Message] | Sequence[Mapping[str, str]]
@@ -56,7 +57,7 @@ class RewardModel(nn.Module):
     @property
     def positions(self) -> int | None:
         """Most tokens of prompt and response together; None where the architecture sets no limit."""
-        return getattr(self.network.model.config, "max_position_embeddings", None)
+        return positions(self.network.model)
 
     # ------------------------------------------------------------------ texts
 
