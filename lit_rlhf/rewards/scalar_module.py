@@ -148,8 +148,11 @@ class ScalarRewardModule(LightningModule):
             self.network.model.config.calibration = checkpoint["calibration"]  # type: ignore[union-attr]
 
     def _adapters(self) -> dict[str, Any] | None:
-        """What the trained adapters fit to: their options, and the fingerprint of the frozen weights."""
-        return None if self.lora is None else {**asdict(self.lora), "base": self._base}
+        """What the trained adapters fit to: options, fingerprint of the frozen weights, count of the trained ones."""
+        if self.lora is None:
+            return None
+        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        return {**asdict(self.lora), "base": self._base, "trained": trained}
 
     def configure_optimizers(self) -> Any:
         """AdamW over all parameters that are trained."""

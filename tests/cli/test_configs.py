@@ -17,6 +17,8 @@ PARTS = sorted(file for file in CONFIGS.rglob("*.yaml") if file.parent.name != "
 SCALAR = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": "a/model"}}
 MISSING = {
     "SFTModule": {"model": "a/model"},
+    "ContrastiveRewardModule": {"model": "a/model"},
+    "MetaRewardModule": {"model": "a/model", "samples": "a/store"},
     "ScalarRewardModule": {"model": "a/model"},
     "PPOModule": {"policy": "a/model", "reward": SCALAR},
     "BaselineModule": {"policy": "a/model", "reward": SCALAR, "store": "a/store"},

@@ -70,9 +70,11 @@ def test_outputs_of_attention_and_mlp_are_dropped_once(any_model):
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
-    for name, block in dropping.model.base_model.named_modules():
-        if not name.endswith((".attn", ".self_attn", ".mlp")):
-            continue
+    blocks = [
+        each for each in dropping.model.base_model.named_modules() if each[0].endswith((".attn", ".self_attn", ".mlp"))
+    ]
+    assert len(blocks) == 2 * dropping.model.config.num_hidden_layers
+    for name, block in blocks:
         given, output = called(block, lambda: dropping.features(rows()))
         expected = first(plain.model.base_model.get_submodule(name)(*given[0], **given[1]))
         zero = first(output) == 0

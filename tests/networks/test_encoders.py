@@ -186,10 +186,13 @@ def test_an_end_of_sequence_token_goes_before_a_separator():
 # ---------------------------------------------------------------------- training and export
 
 
-def test_a_trained_encoder_scores_alike_under_plain_transformers(lit, bert, tiny_model, tmp_path):
+@pytest.mark.parametrize(
+    ("module", "more"), [("ScalarRewardModule", {}), ("ContrastiveRewardModule", {"lora": {"r": 4}})]
+)
+def test_a_trained_encoder_scores_alike_under_plain_transformers(lit, bert, tiny_model, tmp_path, module, more):
     source = {"class_path": "lit_rlhf.world.WorldPairs", "init_args": {"size": 48, "seed": 0}}
     options = {
-        "model": {"class_path": "ScalarRewardModule", "init_args": {"model": bert, "optimizer": {"lr": 3e-3}}},
+        "model": {"class_path": module, "init_args": {"model": bert, "optimizer": {"lr": 3e-3}, **more}},
         "data": {"sources": source, "val_fraction": 0.25, "batch_size": 12},
         "trainer": {"max_epochs": 4},
         "export": {"directory": str(tmp_path / "model")},
