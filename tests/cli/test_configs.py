@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from lit_rlhf.cli import commands
-from lit_rlhf.cli.experiment import REQUIRED, run_experiment
+from lit_rlhf.cli.experiment import run_experiment
+from lit_rlhf.cli.plan import REQUIRED
 from lit_rlhf.cli.stage import make_cli
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -8,7 +8,6 @@ import yaml
 
 from lit_rlhf.cli.experiment import _merged, run_experiment
 from lit_rlhf.cli.stage import make_cli
-from lit_rlhf.data.errors import DataError
 from lit_rlhf.policy import PPOModule
 
 QUIET = ["--trainer.logger", "false", "--trainer.enable_progress_bar", "false"]
@@ -111,22 +110,6 @@ def finished(miniature, tmp_path_factory) -> tuple[dict, Path]:
 @pytest.fixture
 def copied(finished, tmp_path) -> Path:
     return Path(shutil.copytree(finished[1], tmp_path / "run"))
-
-
-@pytest.fixture
-def ran(monkeypatch) -> list[str]:
-    """Names of the stages that would have run; none really does."""
-    names: list[str] = []
-    original = run_experiment.__globals__["_make_way"]
-
-    def note(stage):
-        names.append(stage.name)
-        original(stage)
-
-    monkeypatch.setattr("lit_rlhf.cli.experiment._make_way", note)
-    monkeypatch.setattr("lit_rlhf.cli.experiment._run_lightning", lambda *args: {"fake": 1.0})
-    monkeypatch.setattr("lit_rlhf.cli.experiment.call", lambda *args, **kwargs: {"fake": 1.0})
-    return names
 
 
 def timeless(summary: dict) -> dict:
@@ -247,78 +230,8 @@ def test_a_stage_that_was_killed_when_all_but_done_reports_the_same(finished, mi
     assert json.loads(ours.read_text())["calibration"] == json.loads(theirs.read_text())["calibration"]
 
 
-def test_a_folder_of_stage_files_is_an_experiment(ran, tmp_path):
-    folder = tmp_path / "steps"
-    folder.mkdir()
-    (folder / "02-sft.yaml").write_text("command: fit\nconfig: [cpu.yml]\noptions: {model: {a: '${run}/base/model'}}\n")
-    (folder / "01_base.yaml").write_text("command: world\noptions: {seed: '${seed}'}\n")
-    (folder / "10-other.yaml").write_text("name: last\ncommand: compare\nreport: all\n")
-    (folder / "cpu.yml").write_text("trainer: {accelerator: cpu}\n")
-    summary = run_experiment(str(folder), out=str(tmp_path / "run"), seed=4)
-    assert ran == ["base", "sft", "last"]
-    assert summary["fake"] == 1.0
-    assert (summary["seed"], list(summary["seconds"])) == (4, ran)
-
-
-def write(path: Path, *stages: str, **head) -> str:
-    listed = "stages:\n" + "".join(f"  - {stage}\n" for stage in stages)
-    path.write_text((yaml.safe_dump(head) if head else "") + listed)
-    return str(path)
-
-
-def test_only_some_stages(ran, tmp_path):
-    stages = [f"{{name: {name}, command: world}}" for name in "abc"]
-    file = write(tmp_path / "x.yaml", *stages)
-    summary = run_experiment(file, out=str(tmp_path / "run"), only=["c", "a"])
-    assert ran == ["a", "c"]
-    assert list(summary["seconds"]) == ["a", "c"]
-    with pytest.raises(DataError, match="no stage 'd'"):
-        run_experiment(file, out=str(tmp_path / "run"), only=["d"])
-
-
-def test_variables_keep_their_types_and_can_be_given(monkeypatch, tmp_path):
-    seen = []
-    monkeypatch.setattr("lit_rlhf.cli.experiment.call", lambda command, options, group: seen.append(options) or {})
-    options = "{n: '${n}', text: 'n is ${n}', none: '${none}', list: '${list}', name: '${name}', run: '${run}/x'}"
-    head = {"variables": {"n": 3, "none": None, "list": ["a", "b"], "name": "012"}}
-    file = write(tmp_path / "x.yaml", f"{{name: a, command: world, options: {options}}}", **head)
-    run_experiment(file, out=str(tmp_path / "run"))
-    run_experiment(file, out=str(tmp_path / "run"), variables={"n": 4.5, "list": "pairs.jsonl"})
-    run = {"run": f"{tmp_path / 'run'}/x"}
-    assert seen[0] == {"n": 3, "text": "n is 3", "none": None, "list": ["a", "b"], "name": "012", **run}
-    assert seen[1] == {"n": 4.5, "text": "n is 4.5", "none": None, "list": "pairs.jsonl", "name": "012", **run}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("stages: [{name: a, command: train}]", "no command 'train'"),
-        ("stages: [{name: a, command: fit, option: {}}]", "option"),
-        ("stages: [{command: fit}]", "name"),
-        ("steps: []", "no list of stages"),
-        ("[1, 2]", "no list of stages"),
-        ("a: [", "cannot be read"),
-        ("variables: {x: '???'}\nstages: []", "--variables.x"),
-    ],
-)
-def test_mistakes_in_an_experiment_are_named(tmp_path, content, message):
-    file = tmp_path / "broken.yaml"
-    file.write_text(content)
-    with pytest.raises(DataError, match=message) as raised:
-        run_experiment(str(file), out=str(tmp_path / "run"))
-    assert "broken.yaml" in str(raised.value)
-
-
-def test_a_missing_file_and_an_unknown_variable_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"nothing\.yaml"):
-        run_experiment(str(tmp_path / "nothing.yaml"))
-    file = write(tmp_path / "x.yaml", "{name: a, command: world}", variables={"known": 1})
-    with pytest.raises(DataError, match=r"'unknwon'[\s\S]*known"):
-        run_experiment(file, out=str(tmp_path / "run"), variables={"unknwon": 2})
-
-
 @pytest.mark.parametrize("text", ["1e5", "4748415884271e96", "-1.5e3", "012", "no", "1_000", "2024-01-01"])
-def test_texts_that_look_like_something_else_reach_a_stage_as_texts(monkeypatch, tmp_path, text):
+def test_texts_that_look_like_something_else_reach_a_stage_as_texts(monkeypatch, write_experiment, tmp_path, text):
     built = []
 
     def build(args):
@@ -329,7 +242,7 @@ def test_texts_that_look_like_something_else_reach_a_stage_as_texts(monkeypatch,
     source = "{class_path: lit_rlhf.world.WorldPrompts, init_args: {size: 5, name: '${text}'}}"
     model = "{class_path: SFTModule, init_args: {model: '${text}'}}"
     stage = f"{{name: a, command: fit, options: {{model: {model}, data: {{sources: {source}}}}}}}"
-    file = write(tmp_path / "x.yaml", stage, variables={"text": text})
+    file = write_experiment(tmp_path / "x.yaml", stage, variables={"text": text})
     run_experiment(file, out=str(tmp_path / text))
     (cli,) = built
     assert cli.model.path == cli.datamodule.sources[0].name == cli.trainer.logger._wandb_init["group"] == text
