@@ -1,89 +1,17 @@
-"""What every stage gets: exact random state, a readable history, a table of generations, the export."""
+"""What every stage gets: a readable history, a table of generations, the export, its config."""
 
 import json
 import os
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-
-class Checkpoint(ModelCheckpoint):
-    """Lightning's checkpoints, but behind the validation that falls on the same step, and always at the end.
-
-    A run that was killed during that validation would otherwise be resumed behind it and never have its figures.
-    They lie in the run's folder, whatever the logger.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the folder."""
-        self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
-        super().setup(trainer, pl_module, stage)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Leave the checkpoint to `on_validation_end` where validation comes next."""
-        due = self._every_n_train_steps > 0 and trainer.global_step % self._every_n_train_steps == 0
-        loop = trainer.fit_loop
-        if due and loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
-            self._defer_save_until_validation = True
-        else:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the checkpoint that was left for now."""
-        if self._defer_save_until_validation and not self._should_skip_saving_checkpoint(trainer):
-            self._defer_save_until_validation = False
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-        else:
-            super().on_validation_end(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the end of training too, whatever its step."""
-        if self.save_last and not self._should_skip_saving_checkpoint(trainer):
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-
-
-class RandomState(Callback):
-    """Keeps the state of all global random number generators in the checkpoint, which Lightning does not."""
-
-    def __init__(self) -> None:
-        self._resumed: dict[str, Any] | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """State of Python's, numpy's and torch's generators, on every device."""
-        numpy = np.random.get_state(legacy=True)
-        return {
-            "python": random.getstate(),
-            "numpy": [numpy[0], numpy[1].tolist(), *numpy[2:]],  # type: ignore[index, union-attr]
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the state; it is put in place when training starts."""
-        self._resumed = state_dict
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on with the random numbers of the run that is resumed."""
-        if self._resumed is None:
-            return
-        version, internal, gauss = self._resumed["python"]
-        random.setstate((version, tuple(internal), gauss))
-        name, keys, *rest = self._resumed["numpy"]
-        np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-        torch.set_rng_state(self._resumed["torch"].cpu())
-        if self._resumed["cuda"]:
-            torch.cuda.set_rng_state_all([state.cpu() for state in self._resumed["cuda"]])
+from lit_rlhf.cli.checkpoints import model_options
 
 
 class History(Callback):
@@ -151,7 +79,7 @@ def _step(line: str) -> float:
 
 
 class Generations(Callback):
-    """A table that grows: prompt, response, proxy reward, baseline mean, and the true reward where it is known.
+    """A table that grows: prompt, response, proxy reward, baseline mean, and the gold reward where it is known.
 
     Goes to W&B and to ``generations.jsonl`` in the run's folder.
 
@@ -219,16 +147,43 @@ class Export(Callback):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the merged config in the run's folder, and gives it to the logger."""
+    """Saves the merged config in the run's folder and gives it to the logger, and its model part to the checkpoints.
+
+    It is written when the work begins: a run that is refused leaves an earlier run's config as it is.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write ``fit.yaml`` (or another command's) atomically; log it as hyper-parameters."""
-        if trainer.is_global_zero:
-            text = self.parser.dump(self.config, skip_none=False)
-            path = Path(trainer.default_root_dir) / f"{getattr(stage, 'value', stage)}.yaml"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            partial.write_text(text, "utf-8")
-            partial.rename(path)
-            for logger in trainer.loggers:
-                logger.log_hyperparams({"config": self.config.as_dict()})
+        """Nothing yet: the checks are still to come."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The model's options, for `lit_rlhf.cli.checkpoints.check_checkpoint` on resume."""
+        return {"model": model_options(self.parser, self.config)}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``fit.yaml``."""
+        self._write(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``validate.yaml``, unless this is validation within a fit."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._write(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``test.yaml``."""
+        self._write(trainer)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``predict.yaml``."""
+        self._write(trainer)
+
+    @rank_zero_only
+    def _write(self, trainer: Trainer) -> None:
+        assert trainer.state.fn is not None
+        text = self.parser.dump(self.config, skip_none=False)
+        path = Path(trainer.default_root_dir) / f"{trainer.state.fn.value}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text(text, "utf-8")
+        partial.rename(path)
+        for logger in trainer.loggers:
+            logger.log_hyperparams({"config": self.config.as_dict()})

@@ -38,7 +38,16 @@ def dispatch(args: list[str]) -> int:
             raise
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stopped:
+        print(f"\ninterrupted{_how_to_go_on(command, stopped.args)}", file=sys.stderr)
+        return 130
     return 0
+
+
+def _how_to_go_on(command: str, checkpoint: tuple[Any, ...]) -> str:
+    if command == "run":
+        return "; the same command goes on from here"
+    return f"; the same command with --ckpt_path {checkpoint[0]} goes on from here" if checkpoint else ""
 
 
 def call(
@@ -99,6 +108,7 @@ FUNCTIONS = {
     "world": "lit_rlhf.world.presets.write_base_model",
     "compare": "lit_rlhf.evaluation.compare.compare",
     "strength": "lit_rlhf.evaluation.strength.strength",
+    "study": "lit_rlhf.evaluation.study.study",
     "evaluate": "lit_rlhf.evaluation.evaluate.evaluate",
 }
 """Commands that are plain functions: their arguments are the options, their docstring is the help."""

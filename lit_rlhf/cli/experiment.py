@@ -121,8 +121,6 @@ def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -
         rank_zero_info(f"going on from {checkpoint}")
         args += ["--ckpt_path", str(checkpoint)]
     trainer = run_stage(args).trainer
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return _last_logged(stage.directory / "metrics.jsonl") | metrics
 

@@ -1,6 +1,8 @@
 """One stage: a Lightning run of one module on the shared DataModule."""
 
 import logging
+import signal
+import threading
 import warnings
 from typing import Any
 
@@ -9,7 +11,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_rlhf import policy, rewards  # noqa: F401  makes their classes known by name
-from lit_rlhf.cli.callbacks import Checkpoint, Export, Generations, History, RandomState, SaveConfig
+from lit_rlhf.cli.callbacks import Export, Generations, History, SaveConfig
+from lit_rlhf.cli.checkpoints import Checkpoint, RandomState, check_checkpoint, model_options
 from lit_rlhf.cli.tracking import finish
 from lit_rlhf.data.datamodule import PreferenceDataModule
 
@@ -37,7 +40,19 @@ class StageCLI(LightningCLI):
         parser.add_lightning_class_args(RandomState, "random_state")
 
     def _parse_ckpt_path(self) -> None:
-        """Keep the options as given: Lightning would silently put the checkpoint's model options in their place."""
+        """Keep the options as given, and refuse a checkpoint that does not fit them.
+
+        Lightning would silently put the checkpoint's model options in their place.
+        """
+        command = self.config.get("subcommand")
+        config = self.config[command] if command else self.config
+        path = config.get("ckpt_path")
+        if path == "last":
+            folder = config.checkpoint.dirpath or f"{config.trainer.default_root_dir}/checkpoints"
+            path = config["ckpt_path"] = f"{folder}/last.ckpt"
+        if path is None or path in ("best", "hpc") or "://" in path or path.startswith("registry"):
+            return  # found by Lightning itself
+        check_checkpoint(path, model_options(self._parser(command), config), resume=command == "fit")
 
 
 def make_cli(args: ArgsType = None, run: bool = True) -> StageCLI:
@@ -58,10 +73,22 @@ def make_cli(args: ArgsType = None, run: bool = True) -> StageCLI:
 
 
 def run_stage(args: ArgsType) -> StageCLI:
-    """Run ``fit``, ``validate``, ``test`` or ``predict`` with its options."""
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` with its options.
+
+    Raises:
+        KeyboardInterrupt: If Ctrl-C stopped it; its argument, if any, is the checkpoint to go on from.
+    """
+    main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
     try:
         return make_cli(args)
+    except SystemExit as stopped:  # Lightning's way of ending an interrupted run
+        if isinstance(stopped.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt(*stopped.__context__.args) from None
+        raise
     finally:
+        if main_thread and handler is not None:
+            signal.signal(signal.SIGINT, handler)  # Lightning leaves it turned off
         finish()  # the next stage in this process gets a W&B run of its own
 
 

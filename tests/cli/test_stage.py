@@ -4,9 +4,11 @@ import pytest
 import torch
 import yaml
 
-from lit_rlhf.cli.callbacks import Checkpoint, Export, Generations, History, RandomState
+from lit_rlhf.cli.callbacks import Export, Generations, History
+from lit_rlhf.cli.checkpoints import Checkpoint, RandomState
 from lit_rlhf.cli.stage import make_cli
 from lit_rlhf.cli.tracking import Wandb
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.policy import SFTModule
 from lit_rlhf.rewards import ScalarRewardModule
 
@@ -79,14 +81,16 @@ def test_each_command_saves_a_config_of_its_own(lit, tiny_model, tmp_path):
     assert yaml.safe_load((tmp_path / "validate.yaml").read_text())["seed_everything"] == 0
 
 
-def test_on_resume_the_given_options_count_not_those_of_the_checkpoint(lit, tiny_model, write_model, tmp_path):
+def test_a_run_that_is_refused_leaves_the_saved_config_as_it_is(lit, tiny_model, tmp_path):
     lit("fit", tmp_path, options(tiny_model))
+    saved = (tmp_path / "fit.yaml").read_text()
+    other_data = options(tiny_model, max_epochs=2)
+    other_data["data"]["batch_size"] = 4
     last = str(tmp_path / "checkpoints" / "last.ckpt")
-    changed = options(tiny_model, max_epochs=2)
-    changed["model"]["init_args"]["optimizer"] = {"lr": 7e-3, "schedule": "constant", "warmup": 0.0}
-    cli = lit("fit", tmp_path, changed, "--ckpt_path", last)
-    assert cli.model.optimizer.lr == 7e-3
-    assert cli.trainer.global_step == 6
+    for given, words in ((other_data, ("--ckpt_path", last)), (options(str(tmp_path / "no_model")), ())):
+        with pytest.raises(DataError):
+            lit("fit", tmp_path, given, *words)
+        assert (tmp_path / "fit.yaml").read_text() == saved
 
 
 def test_the_seed_decides_about_everything_random(lit, tiny_model, tmp_path):

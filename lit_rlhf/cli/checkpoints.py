@@ -1,0 +1,195 @@
+"""Checkpoints: when they are written, what they remember, and which ones a run may go on from."""
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_rlhf.data.errors import DataError
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's checkpoints, but behind the validation that falls on the same step, and always at the end.
+
+    A run that was killed during that validation would otherwise be resumed behind it and never have its figures.
+    They lie in the run's folder, whatever the logger. Ctrl-C lets the step (and the validation that falls on it) come
+    to its end and writes ``last.ckpt`` before the run stops; a second one stops it at once.
+    """
+
+    _asked_to_stop = False
+    _former_handler: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the folder."""
+        self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over Ctrl-C; only the main thread may."""
+        super().on_train_start(trainer, pl_module)
+        if self.save_last and threading.current_thread() is threading.main_thread():
+            self._asked_to_stop = False
+            self._former_handler = signal.signal(signal.SIGINT, self._ask_to_stop)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Leave the checkpoint to `on_validation_end` where validation comes next."""
+        due = self._every_n_train_steps > 0 and trainer.global_step % self._every_n_train_steps == 0
+        stop = trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False)
+        loop = trainer.fit_loop
+        if (due or stop) and loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
+            self._defer_save_until_validation = True
+            return
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if stop:
+            self._stop(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the checkpoint that was left for now."""
+        if self._defer_save_until_validation and not self._should_skip_saving_checkpoint(trainer):
+            self._defer_save_until_validation = False
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        else:
+            super().on_validation_end(trainer, pl_module)
+        if trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False):
+            self._stop(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the end of training too, whatever its step."""
+        if self.save_last and not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        self._give_back_ctrl_c()
+        if trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False):
+            self._stop(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give back Ctrl-C."""
+        self._give_back_ctrl_c()
+        super().on_exception(trainer, pl_module, exception)
+
+    def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
+        self._asked_to_stop = True
+        self._give_back_ctrl_c()  # the next one stops at once
+        # Not print: the signal may have come while something else is being printed.
+        os.write(2, b"\nthis step comes to its end and is kept; Ctrl-C once more stops at once\n")
+
+    def _stop(self, trainer: Trainer) -> None:
+        """Keep this step, unless that is done already, and end as interrupted."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        raise KeyboardInterrupt(self.last_model_path)
+
+    def _give_back_ctrl_c(self) -> None:
+        if self._former_handler is not None:
+            signal.signal(signal.SIGINT, self._former_handler)
+            self._former_handler = None
+
+
+class RandomState(Callback):
+    """Keeps the state of all global random number generators in the checkpoint, which Lightning does not."""
+
+    def __init__(self) -> None:
+        self._resumed: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of Python's, numpy's and torch's generators, on every device."""
+        numpy = np.random.get_state(legacy=True)
+        return {
+            "python": random.getstate(),
+            "numpy": [numpy[0], numpy[1].tolist(), *numpy[2:]],  # type: ignore[index, union-attr]
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the state; it is put in place when training starts."""
+        self._resumed = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the random numbers of the run that is resumed."""
+        if self._resumed is None:
+            return
+        version, internal, gauss = self._resumed["python"]
+        random.setstate((version, tuple(internal), gauss))
+        name, keys, *rest = self._resumed["numpy"]
+        np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+        torch.set_rng_state(self._resumed["torch"].cpu())
+        if self._resumed["cuda"]:
+            torch.cuda.set_rng_state_all([state.cpu() for state in self._resumed["cuda"]])
+
+
+def model_options(parser: Any, config: Any) -> dict[str, Any]:
+    """The model's part of a parsed config, as plain values."""
+    return yaml.safe_load(parser.dump(config, skip_none=False))["model"]
+
+
+def check_checkpoint(path: str, model: dict[str, Any], resume: bool) -> None:
+    """Refuse a checkpoint that is missing, of another kind of module, or (to resume) of other model options.
+
+    Paths among the options are not compared: a model may have moved, and fingerprints tell whether it is the same.
+
+    Args:
+        path: The checkpoint's file.
+        model: The options of this run's model, as `model_options` gives them.
+        resume: Whether training goes on from it; otherwise only the kind of module counts.
+
+    Raises:
+        DataError: With every option that differs.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        callbacks = checkpoint["callbacks"]
+    except OSError as error:
+        hint = "A run writes its last one to checkpoints/last.ckpt in its folder."
+        raise DataError(f"cannot be read: {error.strerror or error}", f"checkpoint {path}", hint) from None
+    except Exception as error:  # whatever unpickling some other file raises
+        raise DataError(
+            f"is no checkpoint: {type(error).__name__}", path, "Name a file of a checkpoints folder."
+        ) from None
+    saved = callbacks.get("SaveConfig", {}).get("model")
+    if saved is None:
+        return
+    if saved["class_path"] != model["class_path"]:
+        message = f"was written by {_short(saved['class_path'])}, this run trains {_short(model['class_path'])}"
+        hint = "To build on another run's model, name its exported folder among the model's options."
+        raise DataError(message, f"checkpoint {path}", hint)
+    differing = list(_differences(saved, model)) if resume else []
+    if differing:
+        hint = "Resume with the same model options, or start a new run without --ckpt_path."
+        raise DataError("was written with other model options\n" + "\n".join(differing), f"checkpoint {path}", hint)
+
+
+def _differences(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    before, after = dict(_flat(saved, "model")), dict(_flat(now, "model"))
+    for name in sorted(before.keys() | after.keys()):
+        values = before.get(name, "(not set)"), after.get(name, "(not set)")
+        if values[0] != values[1] and not any(map(_is_path, values)):
+            yield f"  {name}: {values[0]} in the checkpoint, {values[1]} now"
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, each in value.items():
+            yield from _flat(each, f"{name}.{key}")
+    else:
+        yield name, value
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and ("/" in value or os.sep in value or os.path.exists(value))
+
+
+def _short(class_path: str) -> str:
+    return class_path.rsplit(".", 1)[-1]

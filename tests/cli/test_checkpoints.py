@@ -1,0 +1,213 @@
+"""Which checkpoints a run may go on from, and what Ctrl-C leaves behind."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+
+import pytest
+import torch
+
+from lit_rlhf.cli.commands import dispatch
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.policy import PPOModule, SFTModule
+
+
+def demonstrations(model: str, lr: float = 1e-3, **more) -> dict:
+    source = {"class_path": "lit_rlhf.world.WorldDemonstrations", "init_args": {"size": 40}}
+    return {
+        "model": {"class_path": "SFTModule", "init_args": {"model": model, "optimizer": {"lr": lr}}},
+        "data": {"sources": source, "batch_size": 8, "val_fraction": 0.0},
+        "trainer": {"max_epochs": 1, "log_every_n_steps": 1},
+    } | more
+
+
+def prompts(policy: str, kl: float = 0.1) -> dict:
+    reward = {"class_path": "lit_rlhf.rewards.GoldReward"}
+    model = {"policy": policy, "reward": reward, "sampling": {"max_new_tokens": 4}, "settings": {"kl_coefficient": kl}}
+    source = {"class_path": "lit_rlhf.world.WorldPrompts", "init_args": {"size": 12}}
+    return {
+        "model": {"class_path": "PPOModule", "init_args": model},
+        "data": {"sources": source, "batch_size": 4, "val_fraction": 0.0, "max_length": 80},
+        "trainer": {"max_steps": 2, "log_every_n_steps": 1},
+    }
+
+
+def last(folder) -> tuple[str, str]:
+    return "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")
+
+
+def test_resuming_with_other_model_options_is_refused_and_all_are_named(lit, tiny_model, tmp_path):
+    lit("fit", tmp_path, demonstrations(tiny_model))
+    changed = demonstrations(tiny_model, lr=7e-3, trainer={"max_epochs": 2})
+    changed["model"]["init_args"]["optimizer"]["schedule"] = "constant"
+    with pytest.raises(DataError) as raised:
+        lit("fit", tmp_path, changed, *last(tmp_path))
+    for part in ("last.ckpt", "model.init_args.optimizer.lr: 0.001", "0.007 now", "schedule: ", "constant now"):
+        assert part in str(raised.value)
+    assert "warmup" not in str(raised.value)
+    assert "max_epochs" not in str(raised.value)
+
+
+def test_options_of_ppo_and_of_its_reward_count_as_well(lit, tiny_model, tmp_path):
+    lit("fit", tmp_path, prompts(tiny_model))
+    with pytest.raises(DataError, match=r"settings\.kl_coefficient: 0\.1 in the checkpoint, 0\.3 now"):
+        lit("fit", tmp_path, prompts(tiny_model, kl=0.3), *last(tmp_path))
+    changed = prompts(tiny_model)
+    changed["model"]["init_args"]["reward"] = {
+        "class_path": "lit_rlhf.rewards.PythonReward",
+        "init_args": {"function": "lit_rlhf.world.gold_reward"},
+    }
+    with pytest.raises(DataError, match=r"GoldReward in the checkpoint, lit_rlhf\.rewards\.[\w.]*PythonReward now"):
+        lit("fit", tmp_path, changed, *last(tmp_path))
+
+
+def test_a_model_that_has_moved_and_other_trainer_options_are_no_reason(lit, write_model, tmp_path):
+    lit("fit", tmp_path, demonstrations(write_model("llama")))
+    moved = shutil.copytree(write_model("llama"), tmp_path / "elsewhere")
+    cli = lit("fit", tmp_path, demonstrations(str(moved), trainer={"max_epochs": 2}), *last(tmp_path))
+    assert cli.trainer.global_step == 10
+
+
+def test_for_measuring_only_the_kind_of_module_counts(lit, tiny_model, tmp_path):
+    lit("fit", tmp_path, halved(tiny_model))
+    other_rate = halved(tiny_model)
+    other_rate["model"]["init_args"]["optimizer"]["lr"] = 3e-3
+    assert lit("validate", tmp_path, other_rate, *last(tmp_path)).trainer.callback_metrics["val/perplexity"] > 1
+
+
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_a_checkpoint_of_another_module_is_refused(lit, tiny_model, tmp_path, command):
+    lit("fit", tmp_path, demonstrations(tiny_model))
+    with pytest.raises(DataError, match="written by SFTModule, this run trains PPOModule"):
+        lit(command, tmp_path, prompts(tiny_model), *last(tmp_path))
+
+
+def test_a_missing_checkpoint_and_one_that_is_none_are_messages(lit, tiny_model, tmp_path):
+    for missing in (tmp_path / "last.ckpt", "last"):
+        with pytest.raises(DataError, match=r"last\.ckpt: cannot be read[\s\S]*checkpoints/last\.ckpt"):
+            lit("fit", tmp_path, demonstrations(tiny_model), "--ckpt_path", str(missing))
+    (tmp_path / "text.ckpt").write_text("text")
+    torch.save([1], tmp_path / "other.ckpt")
+    for name in ("text.ckpt", "other.ckpt"):
+        with pytest.raises(DataError, match="is no checkpoint"):
+            lit("fit", tmp_path, demonstrations(tiny_model), "--ckpt_path", str(tmp_path / name))
+
+
+def test_the_word_last_is_the_last_checkpoint_of_the_folder(lit, tiny_model, tmp_path):
+    lit("fit", tmp_path, demonstrations(tiny_model))
+    with pytest.raises(DataError, match="other model options"):
+        lit("fit", tmp_path, demonstrations(tiny_model, lr=7e-3), "--ckpt_path", "last")
+    more = demonstrations(tiny_model, trainer={"max_epochs": 2, "log_every_n_steps": 1})
+    assert lit("fit", tmp_path, more, "--ckpt_path", "last").trainer.global_step == 10
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 11))
+
+
+@pytest.fixture
+def ctrl_c_at(monkeypatch):
+    """Send this process a real SIGINT before the steps after so many of a module's steps."""
+
+    def install(module: type, *steps: int) -> None:
+        def hook(self, batch, batch_idx):
+            for step in steps:
+                if self.trainer.global_step == step:
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(module, "on_train_batch_start", hook)
+
+    return install
+
+
+def halved(model: str, **trainer) -> dict:
+    """Two epochs of demonstrations, with validation behind each."""
+    given = demonstrations(model, trainer={"max_epochs": 2, "log_every_n_steps": 1, **trainer})
+    given["data"]["val_fraction"] = 0.2
+    return given
+
+
+@pytest.mark.parametrize("options", [demonstrations, halved, prompts])
+@pytest.mark.parametrize("step", [0, 1])
+def test_ctrl_c_keeps_the_step_and_the_run_goes_on_from_it(
+    lit, tiny_model, tmp_path, monkeypatch, ctrl_c_at, options, step
+):
+    module = PPOModule if options is prompts else SFTModule
+    given = options(tiny_model)
+    lit("fit", tmp_path / "whole", given)
+    whole = (tmp_path / "whole" / "metrics.jsonl").read_text()
+    handler = signal.getsignal(signal.SIGINT)
+    ctrl_c_at(module, step)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        lit("fit", tmp_path, given)
+    monkeypatch.undo()
+    assert stopped.value.args == (last(tmp_path)[1],)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert torch.load(last(tmp_path)[1], weights_only=True)["global_step"] == step + 1
+    lit("fit", tmp_path, given, *last(tmp_path))
+    assert (tmp_path / "metrics.jsonl").read_text() == whole
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_ctrl_c_before_a_validation_keeps_its_figures(lit, tiny_model, tmp_path, monkeypatch, ctrl_c_at):
+    given = halved(tiny_model)
+    steps = lit("fit", tmp_path / "whole", given).trainer.global_step // 2
+    ctrl_c_at(SFTModule, steps - 1)
+    with pytest.raises(KeyboardInterrupt):
+        lit("fit", tmp_path, given)
+    monkeypatch.undo()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert "val/perplexity" in rows[-1]
+    lit("fit", tmp_path, given, *last(tmp_path))
+    assert (tmp_path / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_ctrl_c_at_the_last_step_stops_before_the_hand_over(lit, tiny_model, tmp_path, monkeypatch, ctrl_c_at):
+    given = demonstrations(tiny_model, export={"directory": str(tmp_path / "model")})
+    ctrl_c_at(SFTModule, 4)
+    with pytest.raises(KeyboardInterrupt):
+        lit("fit", tmp_path, given)
+    monkeypatch.undo()
+    assert not (tmp_path / "model").exists()
+    lit("fit", tmp_path, given, *last(tmp_path))
+    assert (tmp_path / "model" / "config.json").exists()
+
+
+def test_a_second_ctrl_c_stops_at_once(lit, tiny_model, tmp_path, ctrl_c_at):
+    ctrl_c_at(SFTModule, 2, 2)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        lit("fit", tmp_path, demonstrations(tiny_model))
+    assert stopped.value.args == ()
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_ctrl_c_outside_the_main_thread_is_left_alone(lit, tiny_model, tmp_path):
+    handler = signal.getsignal(signal.SIGINT)
+    failed: list[BaseException] = []
+
+    def run():
+        try:
+            lit("fit", tmp_path, demonstrations(tiny_model))
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert not failed
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_the_screen_says_how_to_go_on(lit, tiny_model, tmp_path, ctrl_c_at, capfd):
+    ctrl_c_at(SFTModule, 2)
+    quiet = {"logger": False, "enable_progress_bar": False, "default_root_dir": str(tmp_path), "accelerator": "cpu"}
+    (tmp_path / "options.yaml").write_text(json.dumps(demonstrations(tiny_model, trainer=quiet | {"max_epochs": 1})))
+    assert dispatch(["fit", "-c", str(tmp_path / "options.yaml")]) == 130
+    error = capfd.readouterr().err
+    assert "this step comes to its end" in error
+    assert f"the same command with --ckpt_path {last(tmp_path)[1]} goes on" in error
+    stage = {"name": "sft", "command": "fit", "config": ["options.yaml"]}
+    (tmp_path / "x.json.yaml").write_text(json.dumps({"out": str(tmp_path / "run"), "stages": [stage]}))
+    assert dispatch(["run", str(tmp_path / "x.json.yaml"), "--", "--trainer.logger", "false"]) == 130
+    assert "interrupted; the same command goes on from here" in capfd.readouterr().err
+    assert (tmp_path / "run" / "sft" / "checkpoints" / "last.ckpt").exists()
