@@ -4,11 +4,12 @@ VENV   := .venv
 STAMP  := $(VENV)/.installed
 BIN    := $(VENV)/bin
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo study test lint clean
 
 help:
 	@echo "make install   a virtual environment in .venv with the tested versions (constraints.txt)"
 	@echo "make demo      the main job on the embedded world; results in runs/demo"
+	@echo "make study NAME=reward [SIZE=quick]   claims of the papers, measured over several seeds; runs/studies"
 	@echo "make test      the whole test suite"
 	@echo "make lint      style and types"
 
@@ -22,6 +23,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/lit-rlhf run configs/experiments/demo.yaml
+
+# Each part of a study runs in a process of one thread.
+study: $(STAMP)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false \
+		$(BIN)/lit-rlhf study -c configs/studies/$(NAME)$(if $(SIZE),_$(SIZE)).yaml
 
 # Two processes with one thread each: more threads than cores make everything slower.
 test: $(STAMP)

@@ -124,13 +124,14 @@ class PreferenceDataModule(LightningDataModule):
         self.counts["validation"].bad = sum(source.bad_rows for source in self.val_sources)
         for part, counts in self.counts.items():
             rank_zero_info(f"data, {part} {view}: {counts}")
-        if not self.train_rows:
-            hint = f"What was read: {self.counts['train']}. Look at max_length and at the format."
-            raise DataError(f"no {view} are left for training", "option sources", hint)
+        if not self.train_rows and not self.val_rows:
+            raise self._nothing_left("")
         self._ready = (view, path)
 
     def train_dataloader(self) -> StatefulDataLoader:
         """Shuffled, length-bucketed batches; resumes after the last batch that was used."""
+        if not self.train_rows:
+            raise self._nothing_left(" for training")
         return self._loader(self.train_rows, self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> StatefulDataLoader | list[Any]:
@@ -174,6 +175,10 @@ class PreferenceDataModule(LightningDataModule):
             )
 
     # ------------------------------------------------------------------ inside
+
+    def _nothing_left(self, purpose: str) -> DataError:
+        hint = f"What was read: {self.counts['train']}. Look at max_length, at val_fraction and at the format."
+        return DataError(f"no {self.view} are left{purpose}", "option sources", hint)
 
     def _treated(self, rows: list[Row], strength: str) -> list[Row]:
         """Training rows with the labels that the treatments give them."""

@@ -8,6 +8,7 @@ from torch.nn import Parameter
 from torch.nn.utils import get_total_norm
 
 from lit_rlhf.data.batches import PairBatch
+from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.rewards.samples import PolicySamples, mean_difference
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
@@ -28,6 +29,7 @@ class MetaRewardModule(ScalarRewardModule):
         model: Scalar model's directory to go on with, or a language model's.
         samples: Folder of samples from the current policy, which a ``predict`` run of ``BaselineModule`` wrote.
         optimizer: Learning rate and schedule of the outer step.
+        lora: Train low-rank adapters instead of all weights; the inner step moves them alone.
         inner_lr: η. A plain step of the paper's size hardly moves a small model.
         inner_step: What η multiplies: ``plain`` the gradient, ``unit`` the gradient scaled to length 1, ``relative``
             that times the length of the parameters, so that η is the share by which they move.
@@ -41,13 +43,14 @@ class MetaRewardModule(ScalarRewardModule):
         model: str,
         samples: str,
         optimizer: Optimizer | None = None,
+        lora: LoRA | None = None,
         inner_lr: float = 5e-6,
         inner_step: Literal["plain", "unit", "relative"] = "plain",
         inner_batch_size: int = 16,
         max_grad_norm: float = 1.0,
         seed: int = 0,
     ) -> None:
-        super().__init__(model, optimizer)
+        super().__init__(model, optimizer, lora)
         self.automatic_optimization = False
         self.samples_path, self.inner_lr, self.inner_batch_size, self.seed = samples, inner_lr, inner_batch_size, seed
         self.inner_step: Literal["plain", "unit", "relative"] = inner_step

@@ -39,6 +39,7 @@ CHAT_TEMPLATE = (
 )
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "200k": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4},
     "1m": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4},
     "5m": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 8},
 }
@@ -112,7 +113,7 @@ def write_base_model(directory: str | Path, preset: str = "1m", seed: int = 0) -
 
     Args:
         directory: Where to; replaced if it is there and holds a model, refused if it holds something else.
-        preset: One of `PRESETS`: about 50 thousand, 1 million or 5 million parameters.
+        preset: One of `PRESETS`: about 50 thousand, 200 thousand, 1 million or 5 million parameters.
         seed: Of the random weights.
 
     Returns:

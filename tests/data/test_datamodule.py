@@ -264,7 +264,7 @@ def test_the_option_tokenizer_and_template_decide_over_the_ids(tiny_model):
         (lambda path, file: PreferenceDataModule(Listed(numbered([1]))).setup(), "Call load"),
         (
             lambda path, file: PreferenceDataModule(Listed(numbered(range(9))), max_length=3).load("pairs", path),
-            "option sources: no pairs are left for training\n  What was read: 0 kept, 9 over length",
+            "option sources: no pairs are left\n  What was read: 0 kept, 9 over length",
         ),
     ],
 )
@@ -347,3 +347,11 @@ def test_a_trainer_resumes_on_the_same_data_and_refuses_others(tiny_model, tmp_p
     assert fit(tmp_path / "stopped.ckpt") == whole[9:]
     with pytest.raises(DataError, match="option data: the checkpoint was written with other data"):
         fit(tmp_path / "stopped.ckpt", seed=1)
+
+
+def test_data_for_evaluation_alone_need_no_training_rows(tiny_model):
+    module = PreferenceDataModule(Listed(numbered(range(9))), val_fraction=1.0)
+    module.load("pairs", tiny_model)
+    assert len(module.val_rows) == 9
+    with pytest.raises(DataError, match="no pairs are left for training"):
+        module.train_dataloader()

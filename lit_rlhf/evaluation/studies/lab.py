@@ -1,0 +1,173 @@
+"""What the studies of one seed share: its data, its trainings, its samples. One thread, no logger, no checkpoints."""
+
+from copy import copy
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning import Callback, LightningModule, Trainer, seed_everything
+
+from lit_rlhf.data.datamodule import PreferenceDataModule
+from lit_rlhf.data.preparation import labelled
+from lit_rlhf.data.records import Source
+from lit_rlhf.data.store import Store
+from lit_rlhf.data.treatments import Treatment
+from lit_rlhf.networks.optimizer import Optimizer
+from lit_rlhf.networks.sampling import Sampling
+from lit_rlhf.policy import BaselineModule, PPOModule, PPOSettings, SFTModule
+from lit_rlhf.rewards import GoldReward, ScalarReward, ScalarRewardModule
+from lit_rlhf.world import Annotator, WorldDemonstrations, WorldPairs, WorldPrompts, write_base_model
+
+UNSEEN = ("ood_topic", "ood_wording", "ood_combination")
+NEW_TOKENS = 48
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "enable_progress_bar": False,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+}
+
+
+class _Epochs(Callback):
+    """Keeps the validation figures of every epoch."""
+
+    def __init__(self) -> None:
+        self.figures: list[dict[str, float]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep them."""
+        self.figures.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def train(module: LightningModule, data: PreferenceDataModule, **trainer: Any) -> list[dict[str, float]]:
+    """Train; returns the validation figures after each epoch."""
+    epochs = _Epochs()
+    options: dict[str, Any] = {
+        **QUIET,
+        "gradient_clip_val": 1.0 if module.automatic_optimization else None,
+        "callbacks": [epochs],
+        "max_epochs": 1,
+        **trainer,
+    }
+    Trainer(**options).fit(module, datamodule=data)
+    return epochs.figures
+
+
+def train_policy(folder: Path, preset: str, demonstrations: int, lr: float) -> None:
+    """Train the SFT policy that a study starts from, unless it is there."""
+    if (folder / "sft" / "config.json").exists():
+        return
+    base = write_base_model(folder / "base", preset)
+    data = PreferenceDataModule(WorldDemonstrations(demonstrations), val_fraction=0.02, max_length=128)
+    module = SFTModule(str(base), Optimizer(lr=lr))
+    seed_everything(0, verbose=False)
+    train(module, data)
+    module.export(folder / "sft", data.renderer)
+
+
+class Lab:
+    """One seed's pairs, and what is trained on them.
+
+    Args:
+        seed: Of pairs, prompts, labels and trainings.
+        folder: The study's folder, with the SFT policy in ``sft``.
+        pairs: Training pairs.
+        val_pairs: Validation pairs with true labels; a third as many for each way of being out of distribution.
+        annotator: Who labels the training pairs.
+        optimizer: Of every reward model.
+        batch_size: Of every reward model.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        folder: Path,
+        pairs: int,
+        val_pairs: int,
+        annotator: Annotator,
+        optimizer: Optimizer,
+        batch_size: int,
+    ) -> None:
+        self.seed, self.folder, self.optimizer, self.batch_size = seed, folder / f"seed-{seed}", optimizer, batch_size
+        self.policy = str(folder / "sft")
+        truthful = Annotator(temperature=0.0)
+        held_out: list[str | Source] = [WorldPairs(val_pairs, seed, "val", truthful, name="seen")]
+        held_out += [WorldPairs(val_pairs // 3, seed, split, truthful, name=split) for split in UNSEEN]
+        self._sources = WorldPairs(pairs, seed, annotator=annotator, name="seen"), held_out
+
+    @cached_property
+    def data(self) -> PreferenceDataModule:
+        """All pairs, read once; validation on seen and unseen kinds of prompts."""
+        train_source, held_out = self._sources
+        data = PreferenceDataModule(
+            train_source, held_out, self.policy, batch_size=self.batch_size, val_batch_size=128, max_length=128
+        )
+        data.load("pairs")
+        return data
+
+    def treated(self, differences: np.ndarray | None = None, *treatments: Treatment) -> PreferenceDataModule:
+        """The pairs with treated labels, validated on seen kinds of prompts only."""
+        data = copy(self.data)
+        if differences is not None:
+            data.train_rows = labelled(self.data.train_rows, differences, treatments)
+        data.val_rows = [row for row in self.data.val_rows if row.record.source == "seen"]
+        data.trainer = None
+        return data
+
+    def everything(self, batch_size: int) -> PreferenceDataModule:
+        """The pairs as they are, validated on seen and unseen kinds of prompts."""
+        data = copy(self.data)
+        data.batch_size, data.trainer = batch_size, None
+        return data
+
+    def scalar(self) -> ScalarRewardModule:
+        """A reward model to be trained from the SFT policy."""
+        return ScalarRewardModule(self.policy, self.optimizer)
+
+    def fit(self, module: LightningModule, data: PreferenceDataModule, number: int, **trainer: Any) -> list[dict]:
+        """Train under a seed of its own; returns the validation figures after each epoch."""
+        seed_everything(1000 * self.seed + number, verbose=False)
+        data.seed = 1000 * self.seed + number
+        return train(module, data, **trainer)
+
+    def export(self, module: ScalarRewardModule, name: str) -> str:
+        """Write a trained reward model; returns its directory."""
+        return str(module.export(self.folder / name, self.data.renderer))
+
+    def prompts(self, size: int, batch_size: int, split: str = "train") -> PreferenceDataModule:
+        """Prompts for sampling and policy optimisation."""
+        source = WorldPrompts(size, self.seed, split)
+        return PreferenceDataModule(
+            source, tokenizer=self.policy, val_fraction=0.0, batch_size=batch_size, max_length=80, bucket=1
+        )
+
+    def sample(self, policy: str, name: str, prompts: int, split: str, k: int = 5) -> str:
+        """Sample k responses per prompt into a store; returns its folder."""
+        store = str(self.folder / name)
+        if not Store(store).is_finished:
+            sampling = Sampling(max_new_tokens=NEW_TOKENS, temperature=1.0)
+            module = BaselineModule(policy, None, store, k=k, sampling=sampling, seed=self.seed)
+            Trainer(**QUIET).predict(module, datamodule=self.prompts(prompts, 64, split))
+        return store
+
+    def optimise(self, reward: str, name: str, iterations: int, kl_coefficient: float) -> str:
+        """PPO from the SFT policy against a reward model; returns the policy's directory."""
+        module = PPOModule(
+            self.policy,
+            ScalarReward(reward),
+            critic=reward,
+            judge=GoldReward(),
+            sampling=Sampling(max_new_tokens=NEW_TOKENS),
+            settings=PPOSettings(kl_coefficient=kl_coefficient),
+            optimizer=Optimizer(lr=3e-4, schedule="constant", warmup=0.0),
+            critic_lr=1e-3,
+            seed=self.seed,
+        )
+        data = self.prompts(64 * iterations, 64)
+        train(module, data, max_steps=iterations, max_epochs=-1)
+        return str(module.export(self.folder / name, data.renderer))

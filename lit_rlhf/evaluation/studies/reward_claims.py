@@ -1,0 +1,116 @@
+"""The claims of the reward study and the criteria by which each is judged, stated before any run."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lit_rlhf.evaluation.study import Claim, Measurement
+
+Measure = Callable[[Measurement], float]
+
+
+def _agreement(m: Measurement) -> list[float]:
+    return [share["share"] for share in m["strength"]["true_label"]["agreement"]]
+
+
+def _rank_correlation(m: Measurement) -> float:
+    """Spearman's correlation of a bin's place with its agreement, ties sharing their rank."""
+    shares = np.array(_agreement(m))
+    ranks = np.array([(shares < share).sum() + ((shares == share).sum() - 1) / 2 for share in shares])
+    return float(np.corrcoef(np.arange(len(ranks)), ranks)[0, 1])
+
+
+def _ends_over_middle(m: Measurement) -> float:
+    stds = [each["std"] for each in m["strength"]["bins"]]
+    return (stds[0] + stds[-1]) / 2 - (stds[4] + stds[5]) / 2
+
+
+def _slice(*places: int) -> Measure:
+    return lambda m: float(np.mean([m["slices"]["accuracy"][place] for place in places]))
+
+
+def _fall(m: Measurement, treatment: str) -> float:
+    accuracies = m["treatments"][treatment]
+    return accuracies[0] - accuracies[-1]
+
+
+def _gain(variant: str, where: str, over: str = "baseline") -> Measure:
+    return lambda m: m["contrastive"][variant][where] - m["contrastive"][over][where]
+
+
+STRENGTH = [
+    Claim("s1_monotone", "Agreement with the true label rises over strength bins",
+          ".16, .54, .96 in the bottom, middle and top 500", "rank correlation of bin and agreement",
+          _rank_correlation, low=0.8),
+    Claim("s1_weakest", "Most labels of the weakest tenth are wrong", ".16", "agreement in the weakest tenth",
+          lambda m: _agreement(m)[0], high=0.5),
+    Claim("s1_strongest", "The strongest tenth is nearly clean", ".96", "agreement in the strongest tenth",
+          lambda m: _agreement(m)[-1], low=0.85),
+    Claim("s1_negative", "The share of pairs with μ < 0 is near the flip rate", "about .25",
+          "share of μ < 0, minus the flip rate",
+          lambda m: m["strength"]["share_negative"] - m["flip_rate"], low=-0.05, high=0.05),
+    Claim("s1_finds", "Strength finds flipped labels", "–", "area under the ROC curve of −μ",
+          lambda m: m["strength"]["true_label"]["area_under_roc"], low=0.6),
+    Claim("s1_spread", "Voters differ more at both ends of strength than in the middle", "U-shaped",
+          "std in the two outer tenths, minus the two middle ones", _ends_over_middle, low=0.0),
+]  # fmt: skip
+
+SLICES = [
+    Claim("s2_weakest", "The two weakest tenths alone teach the wrong thing", ".33 .35",
+          "accuracy, mean of the two weakest tenths", _slice(0, 1), high=0.5),
+    Claim("s2_ambiguous", "The next two tenths teach nothing", ".45 .56", "accuracy, mean of tenths 3 and 4",
+          _slice(2, 3), low=0.43, high=0.57),
+    Claim("s2_upper", "Upper-middle tenths teach more than the strongest", ".68 against .66",
+          "accuracy of tenths 7 to 9 (mean), minus the strongest",
+          lambda m: _slice(6, 7, 8)(m) - _slice(9)(m), low=0.0),
+    Claim("s3_flip_first", "Flipping the weakest tenth repairs it", ".327 → .666",
+          "accuracy of the flipped weakest tenth", lambda m: m["slices"]["flipped"][0], low=0.5),
+    Claim("s3_flip_second", "Flipping the second weakest tenth repairs it", ".347 → .648",
+          "accuracy of the flipped second tenth", lambda m: m["slices"]["flipped"][1], low=0.5),
+]  # fmt: skip
+
+_NAMES = {"margin": "the margin", "flip": "flipping 10 %", "soft_margin": "soft label + margin",
+          "flip_margin": "flip + margin"}  # fmt: skip
+_FALLS = {"margin": ".7115 → .7025", "flip": ".708 → .699", "soft_margin": ".714 → .711", "flip_margin": ".703 → .7025"}
+TREATED = [
+    Claim("s4_baseline_falls", "On noisy labels the baseline falls over the epochs", ".710 → .694",
+          "accuracy after the first epoch, minus after the last", lambda m: _fall(m, "baseline"), low=0.0),
+    *(Claim(f"s4_{key}_falls_less", f"With {name} it falls less", _FALLS[key], "baseline's fall, minus this one's",
+            lambda m, key=key: _fall(m, "baseline") - _fall(m, key), low=0.0)
+      for key, name in _NAMES.items()),
+    *(Claim(f"s4_{key}_ends_higher", f"With {name} it ends higher", _FALLS[key],
+            "accuracy after the last epoch, minus the baseline's",
+            lambda m, key=key: m["treatments"][key][-1] - m["treatments"]["baseline"][-1], low=0.0)
+      for key, name in _NAMES.items()),
+]  # fmt: skip
+
+_VARIANTS = {"simcse_pairs": "SimCSE on pairs", "simcse_differences": "SimCSE on differences",
+             "swav_pairs": "SwAV on pairs", "swav_differences": "SwAV on differences"}  # fmt: skip
+CONTRASTED = [
+    *(Claim(f"s6_{key}_{where}", f"{name} helps on {where} kinds of prompts", "small and steady gains",
+            f"accuracy on {where} kinds, minus the baseline's", _gain(key, where), low=0.0)
+      for key, name in _VARIANTS.items() for where in ("seen", "unseen")),
+    Claim("s6_separates", "SimCSE on pairs separates the features of chosen and rejected", "t-SNE picture",
+          "cross-fitted d′ on validation pairs, minus the baseline's", _gain("simcse_pairs", "separation"), low=0.0),
+    Claim("s6_loss_itself", "What SimCSE on pairs gains comes from its loss, not from dropout and two views", "–",
+          "accuracy on unseen kinds, minus two views without the loss",
+          _gain("simcse_pairs", "unseen", over="views_only"), low=0.0),
+    Claim("s6_best", "SimCSE on pairs is the best of the four", "best of four",
+          "accuracy on unseen kinds, minus the mean of the other three",
+          lambda m: float(np.mean([_gain("simcse_pairs", "unseen", other)(m) for other in list(_VARIANTS)[1:]])),
+          low=0.0),
+]  # fmt: skip
+
+META = [
+    Claim("s7_shrinks", "The spread of scores over one prompt's responses shrinks in PPO", "shrinks over rounds",
+          "spread over samples of the SFT policy, minus PPO's (in score standard deviations)",
+          lambda m: m["meta"]["reward"]["sft"]["spread"] - m["meta"]["reward"]["ppo"]["spread"], low=0.0),
+    Claim("s7_widens", "MetaRM widens it again", "widens",
+          "MetaRM's spread over PPO's samples, minus the reward model's",
+          lambda m: m["meta"]["meta"]["ppo"]["spread"] - m["meta"]["reward"]["ppo"]["spread"], low=0.0),
+    Claim("s7_accuracy", "MetaRM's preference accuracy is unchanged", "unharmed",
+          "MetaRM's accuracy on seen kinds, minus the reward model's",
+          lambda m: m["meta"]["seen"] - m["contrastive"]["baseline"]["seen"], low=-0.02, high=0.02),
+]  # fmt: skip
+
+CLAIMS = [*STRENGTH, *SLICES, *TREATED, *CONTRASTED, *META]

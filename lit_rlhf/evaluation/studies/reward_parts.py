@@ -1,0 +1,118 @@
+"""The parts of the reward study, each measured on one seed. Returns are plain numbers, ready for JSON."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from lit_rlhf.data.store import Store
+from lit_rlhf.data.strength import strengths, table_rows
+from lit_rlhf.data.treatments import AdaptiveMargin, Flip, Slice, SoftLabel, Treatment
+from lit_rlhf.evaluation.strength import strength_report
+from lit_rlhf.evaluation.studies.lab import UNSEEN, Lab
+from lit_rlhf.rewards import ContrastiveRewardModule, MetaRewardModule
+from lit_rlhf.rewards.model import RewardModel
+from lit_rlhf.rewards.voters import Voting, vote
+
+Figures = dict[str, float]
+
+TREATMENTS: dict[str, list[Treatment]] = {
+    "baseline": [],
+    "margin": [AdaptiveMargin()],
+    "flip": [Flip(0.1)],
+    "soft_margin": [SoftLabel(0.2), AdaptiveMargin()],
+    "flip_margin": [Flip(0.1), AdaptiveMargin()],
+}
+CONTRASTIVE: dict[str, dict[str, Any] | None] = {
+    "baseline": None,
+    "views_only": {"beta": 0.0},
+    "simcse_pairs": {"objective": "simcse", "contrast": "pairs"},
+    "simcse_differences": {"objective": "simcse", "contrast": "differences"},
+    "swav_pairs": {"objective": "swav", "contrast": "pairs"},
+    "swav_differences": {"objective": "swav", "contrast": "differences"},
+}
+
+
+def strength(lab: Lab, voters: int) -> tuple[dict[str, Any], np.ndarray]:
+    """Train the voters; returns the report on their table and the training pairs' differences ``(N, M)``."""
+    options = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+    table = vote(lab.scalar(), lab.treated(), lab.folder / "strength", Voting(voters, seed=lab.seed, trainer=options))
+    report = strength_report([row for row in table_rows(table) if row["part"] == "train"])
+    return report, strengths(str(table), [row.record for row in lab.data.train_rows])
+
+
+def slices(lab: Lab, differences: np.ndarray, epochs: int) -> dict[str, Any]:
+    """Accuracy of models trained on one tenth of the pairs by strength; then with the two weakest tenths flipped."""
+    tenths = [Slice(i / 10, (i + 1) / 10) for i in range(10)]
+
+    def accuracy(number: int, *steps: Treatment) -> float:
+        data = lab.treated(differences, *steps)
+        figures = lab.fit(lab.scalar(), data, 100 + number, max_epochs=epochs, check_val_every_n_epoch=epochs)
+        return figures[-1]["val/accuracy"]
+
+    alone = [accuracy(i, tenth) for i, tenth in enumerate(tenths)]
+    flipped = [accuracy(i, tenths[i], Flip(1.0)) for i in range(2)]
+    return {"accuracy": alone, "flipped": flipped}
+
+
+def treatments(lab: Lab, differences: np.ndarray, epochs: int) -> dict[str, list[float]]:
+    """Accuracy after each epoch with each treatment; head, order and pairs are the same for all."""
+    found = {}
+    for name, steps in TREATMENTS.items():
+        figures = lab.fit(lab.scalar(), lab.treated(differences, *steps), 200, max_epochs=epochs)
+        found[name] = [each["val/accuracy"] for each in figures]
+    return found
+
+
+def contrastive(lab: Lab) -> dict[str, Figures]:
+    """Each variant after one epoch at batch 16: accuracy on seen and unseen kinds of prompts, separation of features.
+
+    The baseline's exported model, ``reward``, serves the next part.
+    """
+    found = {}
+    for name, options in CONTRASTIVE.items():
+        module = lab.scalar() if options is None else ContrastiveRewardModule(lab.policy, lab.optimizer, **options)
+        figures = lab.fit(module, lab.everything(16), 300)[-1]
+        unseen = [figures[f"val/accuracy/{split}"] for split in UNSEEN]
+        found[name] = {
+            "seen": figures["val/accuracy/seen"],
+            "unseen": float(np.mean(unseen)),
+            "separation": figures["val/feature_separation"],
+            "calibration_error": figures["val/calibration_error"],
+        }
+        if options is None:
+            lab.export(module, "reward")
+    return found
+
+
+def meta(lab: Lab, inner_lr: float, iterations: int, prompts: int) -> dict[str, Any]:
+    """Spread of scores over samples of the SFT policy and of the PPO policy, by the reward model and by MetaRM.
+
+    MetaRM is trained on the original pairs and samples of the PPO policy; the spread is measured on other prompts.
+    """
+    reward = str(lab.folder / "reward")
+    policies = {"sft": lab.policy, "ppo": lab.optimise(reward, "ppo", iterations, kl_coefficient=0.1)}
+    stores = {name: lab.sample(path, f"samples_{name}", prompts, "val") for name, path in policies.items()}
+    samples = lab.sample(policies["ppo"], "samples_meta", prompts, "train")
+    module = MetaRewardModule(
+        lab.policy, samples, lab.optimizer, inner_lr=inner_lr, inner_step="relative", seed=lab.seed
+    )
+    figures = lab.fit(module, lab.everything(16), 300)[-1]
+    models = {"reward": reward, "meta": lab.export(module, "meta")}
+    spreads = {
+        name: {policy: _spread(path, store) for policy, store in stores.items()} for name, path in models.items()
+    }
+    return {"seen": figures["val/accuracy/seen"], "difference": figures["train/difference"], **spreads}
+
+
+@torch.no_grad()
+def _spread(model: str, store: str) -> Figures:
+    """Spread of the scores of one prompt's responses, in units of the model's spread over validation pairs."""
+    loaded = RewardModel.load(model)
+    assert loaded.calibration is not None
+    rows = Store(store).rows()
+    prompts = [row["messages"] for row in rows for _ in row["responses"]]
+    scores = torch.tensor(loaded.score(prompts, [text for row in rows for text in row["responses"]]))
+    scores = scores.view(len(rows), -1) / loaded.calibration["std"]  # (prompts, k)
+    distinct = np.mean([len(set(row["responses"])) for row in rows])
+    return {"spread": float(scores.std(1, unbiased=False).mean()), "distinct": float(distinct)}
