@@ -90,7 +90,15 @@ def _call_arguments(namespace: Any) -> dict[str, Any]:
 
 
 def _parser(function: Any, command: str) -> ArgumentParser:
-    parser = ArgumentParser(prog=f"lit-rlhf {command}", description=(function.__doc__ or "").split("\n\n")[0])
+    from lit_rlhf.cli.parser import PlainParser
+
+    description = (function.__doc__ or "").split("\n\n")[0]
+    if command == "run":
+        description += (
+            " Options behind `--` go to every Lightning stage, such as `-- --trainer.logger false`; those that only "
+            "decide about the logger, the progress bar or the model summary make no stage run anew."
+        )
+    parser = PlainParser(prog=f"lit-rlhf {command}", description=description)
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options.")
     parser.add_function_arguments(function, as_positional=command in ("run", "world"), skip={"extra"})
     return parser

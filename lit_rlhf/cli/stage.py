@@ -13,7 +13,8 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lit_rlhf import policy, rewards  # noqa: F401  makes their classes known by name
 from lit_rlhf.cli.callbacks import Export, Generations, History, SaveConfig
 from lit_rlhf.cli.checkpoints import Checkpoint, RandomState, check_checkpoint, model_options
-from lit_rlhf.cli.tracking import finish
+from lit_rlhf.cli.parser import PlainLightningParser
+from lit_rlhf.cli.tracking import Wandb, finish
 from lit_rlhf.data.datamodule import PreferenceDataModule
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -39,6 +40,12 @@ class StageCLI(LightningCLI):
         parser.add_lightning_class_args(Generations, "generations")
         parser.add_lightning_class_args(RandomState, "random_state")
 
+    def after_instantiate_classes(self) -> None:
+        """Let W&B write into the run's folder unless the options name another."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, Wandb):
+                logger.settle(str(self.trainer.default_root_dir))
+
     def _parse_ckpt_path(self) -> None:
         """Keep the options as given, and refuse a checkpoint that does not fit them.
 
@@ -63,6 +70,8 @@ def make_cli(args: ArgsType = None, run: bool = True) -> StageCLI:
         PreferenceDataModule,
         trainer_class=Trainer,
         trainer_defaults=TRAINER_DEFAULTS,
+        parser_class=PlainLightningParser,
+        parser_kwargs={"prog": "lit-rlhf"},
         save_config_callback=SaveConfig,
         seed_everything_default=0,
         subclass_mode_model=True,

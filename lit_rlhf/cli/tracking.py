@@ -32,7 +32,7 @@ class Wandb(WandbLogger):
         project: W&B project; all stages go into one.
         name: Name of the run.
         group: Runs that belong together, such as the stages of an experiment.
-        save_dir: Folder for W&B's files.
+        save_dir: Folder for W&B's files; None takes the run's folder.
         offline: None decides by whether the user is logged in.
         id: Identity of the run; resuming with the same one continues it.
     """
@@ -42,16 +42,25 @@ class Wandb(WandbLogger):
         project: str = "lit_rlhf",
         name: str | None = None,
         group: str | None = None,
-        save_dir: str = "runs",
+        save_dir: str | None = None,
         offline: bool | None = None,
         id: str | None = None,
     ) -> None:
-        os.makedirs(save_dir, exist_ok=True)
         os.environ.setdefault("WANDB_SILENT", "true")
         offline = not logged_in() if offline is None else offline
         settings: dict[str, Any] = {"group": group, "resume": "allow" if id else None}
-        super().__init__(name=name, project=project, save_dir=save_dir, offline=offline, id=id, **settings)
+        super().__init__(name=name, project=project, offline=offline, id=id, **settings)
+        self._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is None
+        self._save_dir = None
+        if save_dir is not None:
+            self.settle(save_dir)
         self._has_axis = False
+
+    def settle(self, folder: str) -> None:
+        """Write into this folder, unless one was named before."""
+        if self._save_dir is None:
+            os.makedirs(folder, exist_ok=True)
+            self._save_dir = self._wandb_init["dir"] = folder
 
     @property
     @rank_zero_experiment

@@ -58,3 +58,15 @@ def test_threads_wait_without_spinning_unless_the_user_says_otherwise(monkeypatc
         main(["fit"])
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
     assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+def test_modules_in_the_current_folder_are_found(tmp_path):
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "rewards.py").write_text("def politeness(prompt, response):\n    return 1.0\n")
+    statement = (
+        "from lit_rlhf.cli import main; sys.argv = ['lit-rlhf', 'nothing']\ntry:\n    main()\nexcept SystemExit:\n"
+    )
+    statement += "    from lit_rlhf.rewards import PythonReward; PythonReward('my_package.rewards.politeness')"
+    words = [sys.executable, "-c", f"import sys; sys.path.remove('')\n{statement}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

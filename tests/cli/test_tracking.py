@@ -64,6 +64,17 @@ def test_offline_unless_logged_in(nobody, monkeypatch, key, offline, expected):
     assert (nobody / "logs").is_dir()
 
 
+def test_a_folder_that_was_named_stays(nobody):
+    logger = Wandb(save_dir=str(nobody / "logs"))
+    logger.settle(str(nobody / "run"))
+    assert logger.save_dir == str(nobody / "logs")
+    assert not (nobody / "run").exists()
+    unnamed = Wandb()
+    assert unnamed.save_dir is None
+    unnamed.settle(str(nobody / "run"))
+    assert unnamed.save_dir == unnamed._wandb_init["dir"] == str(nobody / "run")
+
+
 def test_to_finish_what_never_began_is_nothing(monkeypatch):
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     finish()
@@ -96,7 +107,8 @@ def test_by_default_a_run_is_logged_offline_with_its_generations(
     (tmp_path / "options.yaml").write_text(json.dumps(options))
     run_stage(["fit", "-c", "options.yaml"])
     assert fresh_wandb.run is None  # finished: the next stage of this process gets a run of its own
-    (run,) = (tmp_path / "runs" / "wandb").glob("offline-run-*")
+    assert not (tmp_path / "runs").exists()
+    (run,) = (folder / "wandb").glob("offline-run-*")
     assert next(run.glob("*.wandb")).stat().st_size > 0
     assert (folder / "checkpoints" / "last.ckpt").exists()  # in the run's folder, not in the logger's
     rows = [json.loads(line) for line in (folder / "generations.jsonl").read_text().splitlines()]
