@@ -1,5 +1,6 @@
 """Preference data from files: `PairFiles`, and `RowSource`, which all sources made of rows have in common."""
 
+import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ T = TypeVar("T")
 
 _HEAD = 50  # rows that are looked at to tell the format: enough to outvote a few bad ones
 _LONGEST_ID = 200
+_STANDARD = ("prompt", "chosen", "rejected", "response", "completion", "messages", "conversations")
 
 
 class RowSource(Source):
@@ -66,13 +68,20 @@ class RowSource(Source):
             except DataError as error:
                 last = DataError(str(error), location)
                 if self.on_bad_row == "stop":
-                    raise last from None
+                    unlike_others = good > 0 or isinstance(row, DataError)
+                    hint = f"Mend it, or leave such rows out: {self._option('on_bad_row', 'skip')}"
+                    raise DataError(str(error), location, hint if unlike_others else "") from None
                 self.bad_rows += 1
             else:
                 good += 1
                 yield location, result
         if not good and last is not None:
             raise DataError(f"not one row can be read; the last one: {last}", file)
+
+    def _option(self, name: str, value: str) -> str:
+        """How the command line gives an option of this source."""
+        path = self.path if isinstance(self.path, str) else "PATH"
+        return f"--data.sources {type(self).__name__} --data.sources.path {path} --data.sources.{name} {value}"
 
 
 class PairFiles(RowSource):
@@ -139,7 +148,9 @@ class PairFiles(RowSource):
             location, row = next(iter(readable.items()))
             known = ", ".join(FORMATS)
             message = f"no known format has the fields of this row: {', '.join(map(str, row)) or '(none)'}"
-            raise DataError(message, location, f"Name one with `format` ({known}), or rename fields with `fields`.")
+            hint = f"Name its fields: {self._option('fields.prompt', next(iter(row), 'NAME'))} ..."
+            hint = self._fields_hint(row) or f"{hint}\n  or the format, --data.sources.format: {known}."
+            raise DataError(message, location, hint)
         # Without a readable row the reader is never called.
         reader = self._reader(detected or next(iter(FORMATS)))
         return self._convert(file, chain(head, rows), partial(self._read, reader, detected))
@@ -153,11 +164,31 @@ class PairFiles(RowSource):
 
     def _read(self, reader: Reader, detected: str | None, row: Row) -> Record:
         row = self._renamed(row)
-        record = reader(row)
+        try:
+            record = reader(row)
+        except DataError as error:
+            raise DataError(str(error), hint=self._fields_hint(row)) from None
         if detected is not None and (other := detect_format(row)) not in (None, detected):
             message = f"this row looks like format '{other}', but most of the first ones like '{detected}'"
             raise DataError(message, hint="Name the `format` to have all rows read alike.")
         return replace(record, meta=_small_id(row) | record.meta)
+
+    def _fields_hint(self, row: Row) -> str:
+        """What to do if fields of a row that cannot be read bear unexpected names."""
+        absent = {standard: name for standard, name in self.fields.items() if name not in row}
+        for standard, name in absent.items():
+            near = difflib.get_close_matches(name, map(str, row), n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else "."
+            return f"The option fields.{standard} names {name!r}, which this row does not have{meant}"
+        others = [str(name) for name in row if name not in (*_STANDARD, *self.fields)]
+        for standard in _STANDARD:
+            near = difflib.get_close_matches(standard, self.fields, n=1)
+            if near and near[0] not in _STANDARD:
+                return f"The option fields.{near[0]} fills no field of a format; did you mean fields.{standard}?"
+            near = difflib.get_close_matches(standard, others, n=1)
+            if near and standard not in row:
+                return f"If {near[0]!r} is the {standard}: {self._option(f'fields.{standard}', near[0])}"
+        return ""
 
     def _renamed(self, row: Row) -> Row:
         return row | {standard: row[name] for standard, name in self.fields.items() if name in row}

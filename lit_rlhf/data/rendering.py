@@ -6,6 +6,7 @@ them different scores. So there is one function for each, and nobody else calls 
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,6 +15,7 @@ from typing import Any
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
+from lit_rlhf.data.rows import check_folder, near_names
 
 _BOS = "{{ bos_token or '' }}"
 TEMPLATES: dict[str, str] = {
@@ -65,11 +67,14 @@ class Renderer:
         """Load the tokenizer of a Hugging Face directory or Hub id."""
         from transformers import AutoTokenizer
 
+        check_folder(path)
         try:
             tokenizer = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise DataError(f"no tokenizer could be loaded: {reason}", path, "Give a Hugging Face directory.") from None
+            hint = near_names(path) if not os.path.exists(path) else ""
+            hint = hint or "Give a Hugging Face directory."
+            raise DataError(f"no tokenizer could be loaded: {reason}", path, hint) from None
         return cls(tokenizer, template)
 
     @property
@@ -108,6 +113,18 @@ class Renderer:
     def response_text(self, ids: list[int]) -> str:
         """The text of sampled response ids, without special tokens."""
         return self._decode(ids).removeprefix(self._decoded_prefix)
+
+    def plain_ids(self, text: str) -> list[int]:
+        """Token ids of a text that no template surrounds."""
+        return self._encode([text])[0]
+
+    @cached_property
+    def generation_ids(self) -> list[int]:
+        """Token ids that open an assistant's turn; the end-of-sequence where the template writes nothing there."""
+        question = [{"role": "user", "content": "Hello"}]
+        closed, opened = (self._template(question, add_generation_prompt=add) for add in (False, True))
+        text = opened[len(closed) :] if opened.startswith(closed) else ""
+        return self.plain_ids(text) or [self.eos_id]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -25,6 +25,7 @@ RawRow = tuple[str, "dict[str, Any] | DataError"]
 _KINDS = ".jsonl, .ndjson, .json (each also with .gz) and .parquet"
 _SUFFIX = re.compile(r"\.(jsonl|ndjson|json)(\.gz)?$|\.parquet$", re.IGNORECASE)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
+_EXCERPT = 20
 _MAGIC = {b"\x1f\x8b": (".gz", "gzip"), b"PAR1": (".parquet", "Parquet")}
 
 
@@ -91,15 +92,37 @@ def source_name(path: str | list[str]) -> str:
     return "+".join(_SUFFIX.sub("", Path(entry).name) for entry in entries)
 
 
+def check_folder(path: str) -> None:
+    """Refuse the path of a model's folder that is not there, unless it may be meant for the Hub.
+
+    Raises:
+        DataError: If there is no such folder; the message suggests names that are close.
+    """
+    if os.path.exists(path) or is_hub_id(path) or re.fullmatch(r"[A-Za-z0-9][\w.-]*", path):
+        return
+    raise DataError("no such folder", path or "''", near_names(path) or "Give a Hugging Face directory or a Hub id.")
+
+
+def near_names(path: str) -> str:
+    """A question that suggests what lies in the path's folder under a similar name; empty if nothing does."""
+    folder = Path(path).parent
+    try:
+        near = difflib.get_close_matches(Path(path).name, os.listdir(folder), n=3, cutoff=0.5)
+    except (OSError, ValueError):  # a name with a null character is a ValueError
+        return ""
+    return f"Did you mean {' or '.join(str(folder / name) for name in near)}?" if near else ""
+
+
 def _not_found(path: str) -> NoReturn:
     folder = Path(path).parent
     try:
-        beside = os.listdir(folder)
-    except (OSError, ValueError):  # a name with a null character is a ValueError
-        raise DataError(f"not found: there is no readable folder {folder}", path) from None
-    near = difflib.get_close_matches(Path(path).name, beside, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(str(folder / name) for name in near)}?" if near else ""
-    raise DataError("no file matches this pattern" if glob.has_magic(path) else "not found", path or "''", hint)
+        readable = os.access(folder, os.R_OK | os.X_OK) and folder.is_dir()
+    except ValueError:  # a name with a null character
+        readable = False
+    if not readable:
+        raise DataError(f"not found: there is no readable folder {folder}", path)
+    message = "no file matches this pattern" if glob.has_magic(path) else "not found"
+    raise DataError(message, path or "''", near_names(path))
 
 
 def _file_rows(path: str) -> Iterator[RawRow]:
@@ -166,9 +189,15 @@ def _parse(text: bytes) -> Any:
         message = f"not UTF-8: byte 0x{text[error.start]:02x} at position {error.start + 1}"
         raise DataError(message, hint="Save the file as UTF-8.") from error
     except json.JSONDecodeError as error:
-        raise DataError(f"broken JSON at character {error.pos + 1}: {error.msg}") from error
+        found = error.doc[error.pos : error.pos + _EXCERPT].strip()
+        found = f"where it says {found!r}" if found else "where it ends"
+        raise DataError(f"broken JSON at character {error.pos + 1}, {found}: {_lower(error.msg)}") from error
     except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
         raise DataError(f"unreadable JSON: {error}") from error
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _no_constant(name: str) -> NoReturn:

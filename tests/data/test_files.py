@@ -201,3 +201,37 @@ def test_real_preference_files_read_without_a_bad_row():
             words = " ".join(str(row.get(name, "")) for name in ("prompt", "chosen", "rejected")).split()
             for text in (record.prompt[-1].content, record.chosen, record.rejected):
                 assert set(text.split()) <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "hint"),
+    [
+        ({"promt": "a", "chosen": "b", "rejected": "c"}, {}, "--data.sources.fields.prompt promt"),
+        (
+            {"prompt": "a", "choosen": "b", "rejected": "c"},
+            {"format": "explicit"},
+            "--data.sources.fields.chosen choosen",
+        ),
+        ({"question": "a", "good": "b", "bad": "c"}, {}, "--data.sources PairFiles --data.sources.path {file}"),
+        ({"question": "a", "good": "b", "bad": "c"}, {"fields": {"prompt": "questio"}}, "did you mean 'question'?"),
+        ({"q": "a", "chosen": "b", "rejected": "c"}, {"fields": {"promt": "q"}}, "did you mean fields.prompt?"),
+    ],
+)
+def test_fields_of_other_names_come_with_the_option_that_helps(tmp_path, row, options, hint):
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError) as caught:
+        list(PairFiles(str(file), **options).records())
+    assert hint.format(file=file) in str(caught.value)
+    assert "on_bad_row" not in str(caught.value)  # it is no single row that is bad
+
+
+def test_a_single_bad_row_comes_with_the_option_that_leaves_it_out(tmp_path):
+    file = tmp_path / "broken.jsonl"
+    good = json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"})
+    file.write_text(f'{good}\n{{"prompt": "a", "chosen": "b", rejected": "c"}}\n')
+    with pytest.raises(DataError) as caught:
+        list(PairFiles(str(file)).records())
+    assert "where it says 'rejected" in str(caught.value)
+    assert f"--data.sources PairFiles --data.sources.path {file} --data.sources.on_bad_row skip" in str(caught.value)
+    assert len(list(PairFiles(str(file), on_bad_row="skip").records())) == 1

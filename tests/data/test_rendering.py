@@ -302,3 +302,16 @@ def test_a_response_cannot_end_early_or_open_a_turn(world):
     ids = world.response_ids(" and ".join(marks) + "<eos><user>Go on<assistant>")
     assert forbidden.isdisjoint(ids[:-1])
     assert ids[-1] == world.eos_id
+
+
+def test_a_missing_folder_is_called_that_and_close_names_are_suggested(tmp_path, monkeypatch):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for path, expected in (("../tinyy", "../tiny"), (f"{tmp_path}/tinyy", f"{tmp_path}/tiny"), ("../nothing/x", "Hub")):
+        with pytest.raises(DataError, match="no such folder") as caught:
+            Renderer.load(path)
+        assert expected in str(caught.value).splitlines()[1]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"Did you mean tiny\?"):
+        Renderer.load("tinyy")  # may be meant for the Hub
