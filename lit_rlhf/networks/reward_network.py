@@ -81,10 +81,23 @@ class RewardNetwork(nn.Module):
             raise DataError("is an encoder, whose values would look ahead, so it cannot be a critic", self.path, hint)
         return by_length(sequences, self._values)
 
-    def _values(self, sequences: Sequences) -> Tensor:
+    def token_scores(self, sequences: Sequences) -> Tensor:
+        """Scores of each response up to and including its every token ``(N, T)``; meaningless at padding.
+
+        The last real one is the whole response's score.
+
+        Raises:
+            DataError: If this is an encoder, whose states at earlier tokens would look ahead.
+        """
+        if self.looks_ahead:
+            hint = "Give a decoder, such as Llama."
+            raise DataError("is an encoder, whose score at a token would look ahead", self.path, hint)
+        return by_length(sequences, lambda part: self._values(part, back=0))
+
+    def _values(self, sequences: Sequences, back: int = 1) -> Tensor:
         states = call_body(self.model, sequences.ids)
         rows = torch.arange(len(sequences), device=states.device)[:, None]
-        return self.score(states[rows, sequences.response_positions - 1])
+        return self.score(states[rows, sequences.response_positions - back])
 
 
 _HINT = "Use a decoder such as Llama, or an encoder such as BERT."

@@ -3,12 +3,15 @@
 from lit_rlhf.rewards.contrastive import ContrastiveReward
 from lit_rlhf.rewards.contrastive_module import ContrastiveRewardModule
 from lit_rlhf.rewards.ensemble import EnsembleReward
+from lit_rlhf.rewards.increments import TokenIncrementReward
 from lit_rlhf.rewards.meta_module import MetaRewardModule
 from lit_rlhf.rewards.model import RewardModel
 from lit_rlhf.rewards.python import GoldReward, PythonReward
 from lit_rlhf.rewards.reward import Reward, SequenceReward
 from lit_rlhf.rewards.scalar import ScalarReward
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
+from lit_rlhf.rewards.seq2seq import Seq2SeqReward
+from lit_rlhf.rewards.seq2seq_module import Seq2SeqRewardModule
 
 __all__ = [
     "ContrastiveReward",
@@ -21,5 +24,8 @@ __all__ = [
     "RewardModel",
     "ScalarReward",
     "ScalarRewardModule",
+    "Seq2SeqReward",
+    "Seq2SeqRewardModule",
     "SequenceReward",
+    "TokenIncrementReward",
 ]

@@ -1,6 +1,6 @@
 """Rewards computed by a Python function, and the true reward of the synthetic world."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Self
 
 import torch
@@ -26,16 +26,19 @@ class PythonReward(SequenceReward):
         self.function, self.scale = function, scale
 
     def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
-        """Nothing to open."""
+        """Nothing to open; what was remembered is forgotten."""
+        self._memory = None
         name = f"{self.function.__module__}.{getattr(self.function, '__qualname__', type(self.function).__name__)}"
         self.fingerprint = f"python {name} x {self.scale:.6g}"
         return self
 
     def scores(self, completions: Completions) -> Tensor:
-        """What the function gives, one call per row ``(N,)``."""
+        """What the function gives, one call per row ``(N,)``; asked again about the same rows, it remembers."""
+        return self.remembered(completions, self._score)
+
+    def _score(self, completions: Completions) -> Tensor:
         values = []
-        for record, text in zip(completions.records, completions.texts, strict=True):
-            prompt = "\n\n".join(message.content for message in record.prompt)
+        for prompt, text in _texts(completions):
             value = float(self.function(prompt, text))
             if value != value or value in (float("inf"), float("-inf")):
                 shown = f"prompt {prompt[:80]!r}, response {text[:80]!r}"
@@ -55,3 +58,38 @@ class GoldReward(PythonReward):
         from lit_rlhf.world import gold_reward
 
         super().__init__(gold_reward, scale)
+
+    def scores(self, completions: Completions) -> Tensor:
+        """The true rewards ``(N,)``."""
+        return self.scale * self._column(completions, -1)
+
+    def components(self, completions: Completions) -> dict[str, Tensor]:
+        """Each of `lit_rlhf.world.gold_components`, unscaled, and ``refusal``: 1 where the response declines to help.
+
+        All are ``(N,)``, and judged together with the scores.
+        """
+        from lit_rlhf.world import GOLD_WEIGHTS
+
+        return {name: self._column(completions, i) for i, name in enumerate((*GOLD_WEIGHTS, "refusal"))}
+
+    def _column(self, completions: Completions, column: int) -> Tensor:
+        table = self.remembered(completions, _graded)
+        return table[:, column].float().to(completions.sequences.ids.device)
+
+
+def _graded(completions: Completions) -> Tensor:
+    """Components, whether it is a refusal, and the reward ``(N, components + 2)``, in double precision on the CPU."""
+    from lit_rlhf.world import GOLD_WEIGHTS, gold_components, is_refusal
+
+    rows = []
+    for prompt, text in _texts(completions):
+        found = gold_components(prompt, text)
+        total = sum(weight * found[name] for name, weight in GOLD_WEIGHTS.items())
+        rows.append([*(found[name] for name in GOLD_WEIGHTS), float(is_refusal(text)), total])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _texts(completions: Completions) -> Iterator[tuple[str, str]]:
+    """Prompt and response of each row."""
+    for record, text in zip(completions.records, completions.texts, strict=True):
+        yield "\n\n".join(message.content for message in record.prompt), text

@@ -50,6 +50,13 @@ class Reward(nn.Module):
         """
         return {}
 
+    def components(self, completions: Completions) -> dict[str, Tensor]:
+        """Named parts of the reward, and other facts that it knows, of each response ``(N,)``.
+
+        Comparisons and policy optimisation report those of their judge. Nothing is judged for them twice.
+        """
+        return {}
+
     def forward(self, completions: Completions) -> Tensor:
         """Rewards of the response tokens ``(N, T)``, zero at padding."""
         raise NotImplementedError

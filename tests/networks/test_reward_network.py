@@ -155,6 +155,19 @@ def test_values_are_scores_of_what_stands_before_each_token(network):
             torch.testing.assert_close(values[row, t], expected, atol=1e-5, rtol=1e-5)
 
 
+def test_token_scores_are_scores_of_what_stands_up_to_each_token(network):
+    prompts, responses = random_rows()
+    batch = stack_sequences(prompts, responses, PAD)
+    scores = network.token_scores(batch)
+    assert scores.shape == batch.response_mask.shape
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        for t in range(len(response)):
+            expected = network(stack_sequences([prompt], [response[: t + 1]], PAD))[0]
+            torch.testing.assert_close(scores[row, t], expected, atol=1e-5, rtol=1e-5)
+    last = scores.gather(1, batch.response_length[:, None] - 1)[:, 0]
+    torch.testing.assert_close(last, network(batch), atol=1e-5, rtol=1e-5)
+
+
 def test_scale_multiplies_scores_and_values(tiny_reward_model):
     batch = stack_sequences(*random_rows(), pad_id=PAD)
     plain, scaled = RewardNetwork(tiny_reward_model).eval(), RewardNetwork(tiny_reward_model, scale=2.5).eval()

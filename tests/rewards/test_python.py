@@ -7,7 +7,7 @@ from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message, Record
 from lit_rlhf.rewards import GoldReward, PythonReward, Reward
-from lit_rlhf.world import gold_reward
+from lit_rlhf.world import GOLD_WEIGHTS, gold_components, gold_reward, is_refusal
 
 
 def loaded(reward, renderer):
@@ -92,3 +92,38 @@ def test_gold_reward_refuses_prompts_of_another_world(completions, renderer):
     )
     with pytest.raises(DataError, match="Who won"):
         loaded(GoldReward(), renderer)(foreign)
+
+
+def test_gold_components_are_the_worlds(complete, records, renderer):
+    texts = [record.chosen or "" for record in records]
+    texts[0] = "I am sorry, but I cannot help with that."
+    completions = complete(records, texts)
+    found = loaded(GoldReward(scale=3.0), renderer).components(completions)
+    assert set(found) == {*GOLD_WEIGHTS, "refusal"}
+    for row, (record, text) in enumerate(zip(completions.records, completions.texts, strict=True)):
+        expected = gold_components(record.prompt[-1].content, text)
+        assert {name: found[name][row].item() for name in expected} == pytest.approx(expected)
+        assert found["refusal"][row].item() == is_refusal(text)
+    assert found["refusal"][0] == 1
+    assert found["refusal"].mean() < 1
+
+
+def test_no_text_is_judged_twice(completions, renderer, monkeypatch):
+    calls = []
+
+    def counted(prompt: str, response: str) -> float:
+        calls.append(response)
+        return 1.0
+
+    python = loaded(PythonReward(counted), renderer)
+    assert python(completions).sum() == python(completions).sum() == len(completions)
+    assert calls == completions.texts
+    judged = []
+    monkeypatch.setattr(
+        "lit_rlhf.world.gold_components", lambda *texts: judged.append(texts) or gold_components(*texts)
+    )
+    gold = loaded(GoldReward(), renderer)
+    gold.components(completions)
+    gold(completions)
+    gold.components(completions)
+    assert len(judged) == len(completions)

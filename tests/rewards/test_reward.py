@@ -44,3 +44,4 @@ def test_the_same_completions_are_computed_once_and_others_anew(completions, com
     assert len(reward.remembered(completions, compute)) == len(completions)
     assert asked == [6, 2, 6]
     assert Reward().diagnostics(completions) == {}
+    assert Reward().components(completions) == {}
