@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_rlhf.cli.checkpoints import model_options
+
+
+class Progress(RichProgressBar):
+    """Lightning's progress bar, without a number of epochs where a number of steps ends the run."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        shown = super()._get_train_description(current_epoch)
+        return shown.replace("/-2", "   ")
 
 
 class History(Callback):
@@ -27,8 +36,14 @@ class History(Callback):
         self.path: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the file."""
+        """Find the file; say so if there will be no validation metrics although some rows were to be set aside."""
         self.path = Path(self.directory or trainer.default_root_dir) / "metrics.jsonl"
+        data: Any = getattr(trainer, "datamodule", None)
+        if stage != "predict" and data is not None and not data.val_rows and (data.val_sources or data.val_fraction):
+            rank_zero_info(
+                f"warning: no {data.view} are left for validation, so there will be no val/ metrics. "
+                "Give data.val_sources, a larger data.val_fraction or more data."
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop lines behind the step that a resumed run starts from, or an earlier run's lines."""

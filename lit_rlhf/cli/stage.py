@@ -7,11 +7,12 @@ import warnings
 from typing import Any
 
 import transformers
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_rlhf import policy, rewards  # noqa: F401  makes their classes known by name
-from lit_rlhf.cli.callbacks import Export, Generations, History, SaveConfig
+from lit_rlhf.cli.callbacks import Export, Generations, History, Progress, SaveConfig
 from lit_rlhf.cli.checkpoints import Checkpoint, RandomState, check_checkpoint, model_options
 from lit_rlhf.cli.parser import PlainLightningParser
 from lit_rlhf.cli.tracking import Wandb, finish
@@ -39,6 +40,12 @@ class StageCLI(LightningCLI):
         parser.add_lightning_class_args(History, "history")
         parser.add_lightning_class_args(Generations, "generations")
         parser.add_lightning_class_args(RandomState, "random_state")
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        given = config.get("callbacks") or []
+        if config.get("enable_progress_bar") is not False and not any(isinstance(each, ProgressBar) for each in given):
+            callbacks = [*callbacks, Progress()]
+        return super()._instantiate_trainer(config, callbacks)
 
     def after_instantiate_classes(self) -> None:
         """Let W&B write into the run's folder unless the options name another."""
@@ -114,6 +121,9 @@ def quieten() -> None:
         ".*Trying to infer the `batch_size`.*",
         ".*weights_only.*",
         ".*set_vital.*",
+        ".*custom batch sampler.*",  # the sampler drops nothing when predicting
+        ".*number of training batches .* is smaller than the logging interval.*",
+        ".*Total length of `list` across ranks is zero.*",  # the history says it in plainer words
         ".*args parameter is intended to run from within Python.*",
     ):
         warnings.filterwarnings("ignore", hint)

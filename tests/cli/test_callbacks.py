@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lit_rlhf.cli.callbacks import Generations, History
+from lit_rlhf.cli.callbacks import Generations, History, Progress
 from lit_rlhf.cli.checkpoints import RandomState
+from lit_rlhf.cli.commands import dispatch
 from lit_rlhf.policy import SFTModule
 
 
@@ -141,3 +142,43 @@ def test_the_last_checkpoint_is_that_of_the_last_step(lit, tiny_model, tmp_path)
         saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
         assert saved["global_step"] == 5
     assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def without_validation(model: str, folder, **data) -> dict:
+    given = options(model, folder)
+    return given | {"data": given["data"] | data}
+
+
+@pytest.mark.parametrize(
+    ("data", "warned"), [({"val_fraction": 1e-9}, True), ({"val_fraction": 0.5}, False), ({"val_fraction": 0.0}, False)]
+)
+def test_nothing_left_for_validation_is_said_unless_nothing_was_wanted(lit, tiny_model, tmp_path, caplog, data, warned):
+    with caplog.at_level("INFO"):
+        lit("fit", tmp_path, without_validation(tiny_model, tmp_path, **data))
+    assert ("no responses are left for validation" in caplog.text) == warned
+
+
+def test_the_bar_counts_epochs_only_where_they_end_the_run():
+    bar = Progress()
+    for most, expected in ((3, "Epoch 1/2"), (-1, "Epoch 1"), (None, "Epoch 1")):
+        bar._trainer = SimpleNamespace(max_epochs=most, sanity_checking=False)  # type: ignore[assignment]
+        assert bar._get_train_description(1).strip() == expected
+
+
+def test_the_screen_shows_what_matters(tiny_model, tmp_path, capfd, recwarn):
+    source = {"class_path": "lit_rlhf.world.WorldPrompts", "init_args": {"size": 12}}
+    model = {"policy": tiny_model, "sampling": {"max_new_tokens": 4}, "reward": {"class_path": "GoldReward"}}
+    given = {
+        "data": {"sources": source, "batch_size": 4, "val_fraction": 0.0, "max_length": 80},
+        "trainer": {"accelerator": "cpu", "default_root_dir": str(tmp_path), "logger": False},
+    }
+    baseline = {"class_path": "BaselineModule", "init_args": {**model, "store": str(tmp_path / "store")}}
+    (tmp_path / "predict.yaml").write_text(json.dumps(given | {"model": baseline}))
+    given["trainer"]["max_steps"] = 2
+    (tmp_path / "fit.yaml").write_text(json.dumps(given | {"model": {"class_path": "PPOModule", "init_args": model}}))
+    for command in ("predict", "fit"):
+        assert dispatch([command, "-c", str(tmp_path / f"{command}.yaml")]) == 0
+    shown = "".join([*capfd.readouterr(), *(str(warning.message) for warning in recwarn)])
+    assert "Epoch 0" in shown
+    for noise in ("/-2", "batch sampler", "logging interval", "set_vital", "anonymous"):
+        assert noise not in shown, noise
