@@ -80,7 +80,7 @@ def _write(architecture: str, directory: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(write_model) -> str:
-    """Path of a tiny random Llama (about 50 thousand parameters) with the world's tokenizer; do not write there."""
+    """Path of a tiny random Llama (42,208 parameters) with the world's tokenizer; do not write there."""
     return write_model("llama")
 
 

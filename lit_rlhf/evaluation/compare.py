@@ -1,4 +1,4 @@
-"""Several policies on the same prompts: true and proxy reward, KL, win rate, each with its interval."""
+"""Several policies on the same prompts: gold and proxy reward, KL, win rate, each with its interval."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def compare(
         data: Where the prompts come from: its validation part.
         out: Folder for ``comparison.json``, ``samples.jsonl`` and the pictures.
         reward: The reward that policies were trained for (the proxy).
-        judge: The true reward, where known; decides the win rates, or else the proxy does.
+        judge: The gold reward, where known; decides the win rates, or else the proxy does.
         samples: Responses per prompt.
         sampling: How they are drawn.
         histories: ``metrics.jsonl`` of training runs, to be drawn as curves.

@@ -6,9 +6,11 @@ from typing import Any
 
 COLOURS = ("#4c566a", "#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280")
 
+_TITLES = {"kl": "KL to {first},\nnats per response", "response_length": "response length,\ntokens"}
+
 
 def print_table(result: dict[str, Any], policies: list[str]) -> None:
-    """Print each policy's headline figures, then the paired differences."""
+    """Print each policy's headline figures, the gold reward on further sources, then the paired differences."""
     from rich.console import Console
     from rich.table import Table
 
@@ -23,6 +25,11 @@ def print_table(result: dict[str, Any], policies: list[str]) -> None:
         table.add_row(name, *(_cell(result[name], column) for column in columns))
     console = Console()
     console.print(table)
+    for source, figures in result["splits"].items():
+        column = next((name for name in order[:2] if name in figures[policies[0]]), None)
+        if column is not None:
+            rewards = ", ".join(f"{name} {_cell(figures[name], column)}" for name in policies)
+            console.print(f"{source}: {column.replace('_', ' ')} {rewards}", highlight=False, markup=False)
     for pair, values in result["differences"].items():
         metric = next(iter(values))
         verdict = "not distinguishable" if values["low"] <= 0 <= values["high"] else "distinguishable"
@@ -42,19 +49,19 @@ def _cell(figures: dict[str, float], column: str) -> str:
 def comparison_picture(result: dict[str, Any], policies: list[str], path: Path) -> None:
     """Bars with intervals: what policies are judged by, and what it cost in KL and length."""
     plt = pyplot()
-    shown = [
-        name for name in result[policies[0]] if not name.endswith(("_low", "_high")) and name not in ("truncated",)
-    ]
-    figure, axes = plt.subplots(1, len(shown), figsize=(2.6 * len(shown), 3.4), constrained_layout=True)
-    for axis, column in zip(axes, shown, strict=True):
+    shown = [name for name in result[policies[0]] if not name.endswith(("_low", "_high")) and name != "truncated"]
+    figure, axes = plt.subplots(1, len(shown), figsize=(2.6 * len(shown), 3.4), constrained_layout=True, squeeze=False)
+    for axis, column in zip(axes.flat, shown, strict=True):
         values = [result[name][column] for name in policies]
-        bars = axis.bar(range(len(policies)), values, color=COLOURS[: len(policies)])
+        spread = None
         if f"{column}_low" in result[policies[0]]:
             low = [value - result[name][f"{column}_low"] for name, value in zip(policies, values, strict=True)]
             high = [result[name][f"{column}_high"] - value for name, value in zip(policies, values, strict=True)]
-            axis.errorbar(range(len(policies)), values, [low, high], fmt="none", ecolor="black", capsize=3)
-        axis.bar_label(bars, fmt="%.2f", label_type="center", color="white", fontsize=8)
-        axis.set_title(column.replace("_", " "), fontsize=10)
+            spread = [low, high]
+        bars = axis.bar(range(len(policies)), values, yerr=spread, capsize=3, color=COLOURS[: len(policies)])
+        axis.bar_label(bars, fmt="%.2f", label_type="edge", padding=2, fontsize=8)  # beyond bar and interval
+        axis.margins(y=0.12)
+        axis.set_title(_TITLES.get(column, column.replace("_", " ")).format(first=policies[0]), fontsize=10)
         axis.set_xticks(range(len(policies)), [name.replace("_", "\n") for name in policies], fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
@@ -65,12 +72,12 @@ def curves_picture(histories: dict[str, Path], path: Path) -> None:
     """Training curves of several runs: rewards, KL and length by iteration, and reward against KL."""
     plt = pyplot()
     panels = [
-        ("step", "train/gold_reward", "true reward"),
+        ("step", "train/gold_reward", "gold reward"),
         ("step", "train/reward", "proxy reward"),
         ("step", "train/kl", "KL to the SFT policy, nats per response"),
         ("step", "train/response_length", "response length, tokens"),
         ("step", "train/explained_variance", "explained variance of the critic"),
-        ("train/kl", "train/gold_reward", "true reward against KL"),
+        ("train/kl", "train/gold_reward", "gold reward against KL"),
     ]
     rows = {name: _training_rows(history) for name, history in histories.items()}
     panels = [panel for panel in panels if any(panel[1] in row for table in rows.values() for row in table)]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from lit_rlhf.evaluation.pictures import comparison_picture, curves_picture, print_table
+from lit_rlhf.evaluation.pictures import comparison_picture, curves_picture, print_table, pyplot
 
 FIGURES = {"proxy_reward": 1.25, "proxy_reward_low": 1.0, "proxy_reward_high": 1.5, "kl": 0.5, "truncated": 0.0}
 
@@ -35,8 +35,48 @@ def test_the_table_shows_every_policy_with_its_interval(capsys):
 
 def test_pictures_are_drawn_from_whatever_was_measured(tmp_path):
     comparison_picture(result(0, 1), ["sft", "ppo"], tmp_path / "comparison.png")
-    rows = [{"step": step, "train/reward": 0.1 * step} for step in range(4)]  # neither KL nor true reward
+    rows = [{"step": step, "train/reward": 0.1 * step} for step in range(4)]  # neither KL nor gold reward
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     curves_picture({"ppo": tmp_path / "metrics.jsonl"}, tmp_path / "training.png")
     for name in ("comparison", "training"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def drawn(monkeypatch, tmp_path, figures: dict) -> list:
+    """The axes of a comparison's picture."""
+    plt = pyplot()
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    comparison_picture(figures, ["sft", "ppo"], tmp_path / "comparison.png")
+    figure = plt.gcf()
+    monkeypatch.undo()
+    figure.canvas.draw()
+    axes = list(figure.axes)
+    plt.close(figure)
+    return axes
+
+
+def test_labels_of_bars_can_be_read_however_small_the_bar(monkeypatch, tmp_path):
+    small = result(0, 1) | {"sft": FIGURES | {"kl": 0.0}}
+    for axis in drawn(monkeypatch, tmp_path, small):
+        for bar, label in zip(axis.patches, axis.texts, strict=True):
+            assert label.get_color() == "black"
+            box = label.get_window_extent()
+            assert box.y0 >= bar.get_window_extent().y1 - 1  # outside the coloured bar
+            assert box.y1 <= axis.get_window_extent().y1 + 1  # inside the panel
+
+
+def test_panels_say_their_units(monkeypatch, tmp_path):
+    titles = [axis.get_title() for axis in drawn(monkeypatch, tmp_path, result(0, 1))]
+    assert "KL to sft,\nnats per response" in titles
+
+
+def test_the_screen_shows_the_gold_reward_on_every_further_source(capsys):
+    gold = {"gold_reward": 0.25, "gold_reward_low": 0.125, "gold_reward_high": 0.5}
+    figures = result(0, 1)
+    figures["splits"] = {"unseen_topics": {"sft": FIGURES | gold, "ppo": FIGURES | gold | {"gold_reward": 0.375}}}
+    print_table(figures, ["sft", "ppo"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "unseen_topics: gold reward sft 0.25 [0.12, 0.50], ppo 0.38 [0.12, 0.50]" in shown
+    figures["splits"] = {"more": {"sft": FIGURES, "ppo": FIGURES}}
+    print_table(figures, ["sft", "ppo"])
+    assert "more: proxy reward sft 1.25" in " ".join(capsys.readouterr().out.split())
