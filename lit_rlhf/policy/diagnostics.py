@@ -1,11 +1,13 @@
 """What is measured of completions and trajectories."""
 
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lit_rlhf.data.batches import Completions
+from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import masked_mean
 from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards.reward import Reward
@@ -13,7 +15,7 @@ from lit_rlhf.rewards.reward import Reward
 
 @torch.no_grad()
 def completion_metrics(completions: Completions, proxy: Reward, judge: Reward | None) -> dict[str, Tensor]:
-    """Means over the responses: reward, true reward where there is a judge, length, share cut off.
+    """Means over the responses: reward, true reward and its components where there is a judge, length, share cut off.
 
     Args:
         completions: Sampled responses.
@@ -23,10 +25,18 @@ def completion_metrics(completions: Completions, proxy: Reward, judge: Reward | 
     metrics = {"reward": proxy(completions).sum(1).mean()}
     if judge is not None:
         metrics["gold_reward"] = judge(completions).sum(1).mean()
+        metrics |= {name: column.mean() for name, column in judged_components(completions, judge).items()}
     return metrics | {
         "response_length": completions.sequences.response_length.float().mean(),
         "truncated": completions.truncated.float().mean(),
     }
+
+
+@torch.no_grad()
+def judged_components(completions: Completions, judge: Reward) -> dict[str, Tensor]:
+    """The judge's components of each response ``(N,)`` as ``gold/NAME``; ``refusal`` is no reward and keeps its name."""
+    found = judge.components(completions)
+    return {name if name == "refusal" else f"gold/{name}": column for name, column in found.items()}
 
 
 @torch.no_grad()
@@ -36,25 +46,75 @@ def reward_diagnostics(completions: Completions, reward: Reward) -> dict[str, Te
 
 
 @torch.no_grad()
-def example_rows(completions: Completions, reward: Reward, judge: Reward | None, n: int = 4) -> list[dict[str, Any]]:
-    """The first few completions for a table that people read: texts, proxy reward, baseline mean, true reward."""
-    few = Completions(
-        completions.sequences[:n], completions.truncated[:n], completions.records[:n], completions.texts[:n]
-    )
-    columns = {"proxy_reward": reward.proxy(few).sum(1), "baseline_mean": reward.baseline_mean(few)}
+def example_rows(
+    completions: Completions,
+    reward: Reward,
+    judge: Reward | None,
+    n: int = 4,
+    trajectory: Trajectory | None = None,
+    renderer: Renderer | None = None,
+) -> list[dict[str, Any]]:
+    """The first few completions as people read them: texts, proxy reward, baseline mean, true reward.
+
+    Args:
+        completions: Sampled responses; what rewards remember of them is not computed again.
+        reward: What the policy is trained for.
+        judge: The true reward, where known.
+        n: How many.
+        trajectory: With a renderer, adds lists for heat-maps, one entry per token: ``tokens``, ``token_rewards``
+            (what was trained on, before the KL penalty) and ``token_advantages``.
+        renderer: Turns tokens into text.
+    """
+    columns = {"proxy_reward": reward.proxy(completions).sum(1), "baseline_mean": reward.baseline_mean(completions)}
     if judge is not None:
-        columns["gold_reward"] = judge(few).sum(1)
-    numbers = [(name, None if values is None else values.tolist()) for name, values in columns.items()]
+        columns["gold_reward"] = judge(completions).sum(1)
+    lists: dict[str, list[Any]] = {name: [None] * n if x is None else x[:n].tolist() for name, x in columns.items()}
+    if trajectory is not None and renderer is not None and trajectory.advantages is not None:
+        lists["tokens"] = tokens = token_texts(completions, renderer, n)
+        for name, values in (("token_rewards", trajectory.rewards), ("token_advantages", trajectory.advantages)):
+            rows = zip(values[:n].tolist(), tokens, strict=True)
+            lists[name] = [[round(value, 6) for value in row[: len(texts)]] for row, texts in rows]
     return [
-        {"prompt": record.prompt[-1].content, "response": text}
-        | {name: None if values is None else values[i] for name, values in numbers}
-        for i, (record, text) in enumerate(zip(few.records, few.texts, strict=True))
+        {"prompt": record.prompt[-1].content, "response": text, **{name: each[i] for name, each in lists.items()}}
+        for i, (record, text) in enumerate(zip(completions.records[:n], completions.texts[:n], strict=True))
     ]
+
+
+def token_texts(completions: Completions, renderer: Renderer, n: int | None = None) -> list[list[str]]:
+    """The text that each token adds to its response; a row's entries join to that response.
+
+    Tokens without text of their own give an empty one: the end of the sequence, and all but the last of the tokens
+    that make up one character.
+
+    Args:
+        completions: Sampled responses.
+        renderer: The way from their ids to text.
+        n: How many rows; None takes all.
+    """
+    return [_token_texts(ids, renderer) for ids in completions.sequences[:n].response_lists()]
+
+
+def _token_texts(ids: list[int], renderer: Renderer) -> list[str]:
+    """Cut the whole text where the text of the first t tokens stops agreeing with it, for every t."""
+    whole = renderer.response_text(ids)
+    agreed = [_agreed(whole, renderer.response_text(ids[:t])) for t in range(len(ids))]
+    cuts = accumulate([*agreed, len(whole)], max)
+    return [whole[start:stop] for start, stop in pairwise(cuts)]
+
+
+def _agreed(one: str, other: str) -> int:
+    """Number of characters that two texts begin with alike."""
+    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
 
 
 @torch.no_grad()
 def trajectory_metrics(trajectory: Trajectory) -> dict[str, Tensor]:
-    """KL to the reference per response, entropy, spread of the trained reward, and how good the critic is."""
+    """KL to the reference per response, entropy, spread of the trained reward, and how good the critic is.
+
+    ``token_reward_abs`` is the mean size of a token's reward, ``advantage_std`` the standard deviation of the tokens'
+    advantages before whitening, which would make it 1.
+    """
     mask, total = trajectory.mask, trajectory.rewards.sum(1)
     assert trajectory.returns is not None
     returns, values = trajectory.returns[mask], trajectory.values[mask]
@@ -64,6 +124,8 @@ def trajectory_metrics(trajectory: Trajectory) -> dict[str, Tensor]:
         "entropy": -masked_mean(trajectory.logprobs, mask),
         "trained_reward": total.mean(),
         "trained_reward_std": total.std(unbiased=False),
+        "token_reward_abs": masked_mean(trajectory.rewards.abs(), mask),
+        "advantage_std": (returns - values).std(unbiased=False),
         "value_mean": values.mean(),
         "explained_variance": 1 - (returns - values).var(unbiased=False) / variance.clamp(min=1e-8),
     }

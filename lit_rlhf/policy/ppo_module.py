@@ -142,7 +142,7 @@ class PPOModule(LightningModule):
         trajectory.with_advantages(s.kl_coefficient, s.gamma, s.lam, s.whiten)
         metrics = completion_metrics(completions, self.reward.proxy, self.judge)
         metrics |= reward_diagnostics(completions, self.reward)
-        self.examples = example_rows(completions, self.reward, self.judge)
+        self.examples = example_rows(completions, self.reward, self.judge, 4, trajectory, self.renderer)
         metrics |= trajectory_metrics(trajectory) | self.update(trajectory)
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
         self.log_dict({"reward": metrics["reward"], "kl": metrics["kl"]}, prog_bar=True, logger=False)

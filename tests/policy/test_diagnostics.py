@@ -2,11 +2,18 @@ import pytest
 import torch
 
 from lit_rlhf.data.batches import Completions, stack_sequences
-from lit_rlhf.policy.diagnostics import completion_metrics, example_rows, reward_diagnostics, trajectory_metrics
+from lit_rlhf.policy.diagnostics import (
+    completion_metrics,
+    example_rows,
+    judged_components,
+    reward_diagnostics,
+    token_texts,
+    trajectory_metrics,
+)
 from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards import EnsembleReward, GoldReward, PythonReward
 from lit_rlhf.rewards.reward import Reward
-from lit_rlhf.world import WorldDemonstrations, gold_reward
+from lit_rlhf.world import GOLD_WEIGHTS, WorldDemonstrations, gold_reward
 
 
 @pytest.fixture
@@ -35,7 +42,19 @@ def test_completion_metrics_are_plain_means(completions, reward, renderer):
     assert metrics["truncated"].item() == pytest.approx(2 / 6)
     lengths = [len(renderer.response_ids(text)) for text in completions.texts]
     assert metrics["response_length"].item() == pytest.approx(sum(lengths) / 6)
-    assert "gold_reward" not in completion_metrics(completions, reward, None)
+    assert set(completion_metrics(completions, reward, None)) == {"reward", "response_length", "truncated"}
+
+
+def test_the_judges_components_are_reported_by_name(completions, reward, renderer):
+    judge = GoldReward().load(renderer, "")
+    columns = judged_components(completions, judge)
+    assert set(columns) == {*(f"gold/{name}" for name in GOLD_WEIGHTS), "refusal"}
+    metrics = completion_metrics(completions, reward, judge)
+    for name, column in columns.items():
+        assert metrics[name].item() == pytest.approx(sum(column.tolist()) / 6)
+    total = sum(weight * metrics[f"gold/{name}"].item() for name, weight in GOLD_WEIGHTS.items())
+    assert metrics["gold_reward"].item() == pytest.approx(total, abs=1e-6)
+    assert judged_components(completions, reward) == {}
 
 
 def test_example_rows_are_the_first_few_as_people_read_them(completions, reward, renderer):
@@ -59,6 +78,42 @@ def test_example_rows_show_the_proxy_and_the_baselines_of_a_wrapper(completions,
     assert [row["proxy_reward"] for row in rows] == [len(text) for text in completions.texts[:4]]
     assert {row["baseline_mean"] for row in rows} == {2.5}
     assert not any("gold_reward" in row for row in rows)
+
+
+def test_example_rows_with_a_trajectory_hold_every_real_token(completions, reward, renderer):
+    mask = completions.sequences.response_mask
+    values = {name: torch.randn(mask.shape) for name in ("rewards", "advantages", "values", "logprobs")}
+    trajectory = Trajectory(completions.sequences, mask, reference_logprobs=values["logprobs"], **values)
+    rows = example_rows(completions, reward, None, 3, trajectory, renderer)
+    for i, row in enumerate(rows):
+        length = int(completions.sequences.response_length[i])
+        assert "".join(row["tokens"]) == row["response"]
+        assert row["token_rewards"] == pytest.approx(values["rewards"][i, :length].tolist(), abs=1e-6)
+        assert row["token_advantages"] == pytest.approx(values["advantages"][i, :length].tolist(), abs=1e-6)
+        assert len(row["tokens"]) == length
+    assert len(rows) == 3
+
+
+def test_tokens_of_the_world_are_its_words(completions, renderer):
+    for ids, tokens in zip(completions.sequences.response_lists(), token_texts(completions, renderer), strict=True):
+        assert tokens[-1] == ""  # the end of the sequence
+        assert all(tokens[:-1])
+        for t in range(len(ids)):
+            assert "".join(tokens[: t + 1]) == renderer.response_text(ids[: t + 1])
+
+
+def test_tokens_join_to_a_text_whose_characters_take_several():
+    class Bytes:
+        """A byte-level tokenizer whose template puts two line breaks before a response."""
+
+        def response_text(self, ids: list[int]) -> str:
+            return bytes(ids).decode("utf-8", "replace").removeprefix("\n\n")
+
+    text = "\n\nä 🙂!"
+    one = stack_sequences([[1]], [list(text.encode())], 0)
+    completions = Completions(one, torch.tensor([False]), [], [text.strip()])
+    (tokens,) = token_texts(completions, Bytes())  # type: ignore[arg-type]
+    assert tokens == ["", "", "", "ä", " ", "", "", "", "🙂", "!"]
 
 
 def test_what_a_reward_says_of_itself_stands_below_reward(completions, reward):
@@ -90,6 +145,8 @@ def test_trajectory_metrics_by_hand(trajectory):
     assert metrics["trained_reward"] == pytest.approx(3.5)
     assert metrics["trained_reward_std"] == pytest.approx(1.5)
     assert metrics["value_mean"] == pytest.approx(2.5)
+    assert metrics["token_reward_abs"] == pytest.approx((0 + 0 + 2 + 5) / 4)
+    assert metrics["advantage_std"] == pytest.approx(0.5)  # of 1 0 1 0
     # Returns 2 2 4 4 have variance 1, what the critic misses (1 0 1 0) has variance 1/4.
     assert metrics["explained_variance"] == pytest.approx(0.75)
 

@@ -11,6 +11,7 @@ from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.policy.rollout import complete, seeded_generator
 from lit_rlhf.rewards import PythonReward
+from lit_rlhf.world import GOLD_WEIGHTS
 
 
 def lines(folder: Path, kind: str = "train") -> list[dict]:
@@ -88,6 +89,44 @@ def test_truncated_responses_pay_the_penalty_on_their_last_token(run, completion
     for row in (0, 2, 3):
         expected[row, int(completions.sequences.response_length[row]) - 1] = -1.5
     torch.testing.assert_close(punished - plain, expected)
+
+
+def test_the_judges_components_are_logged(run):
+    for kind in ("train", "val"):
+        row = lines(run[1], kind)[-1]
+        total = sum(weight * row[f"{kind}/gold/{name}"] for name, weight in GOLD_WEIGHTS.items())
+        assert row[f"{kind}/gold_reward"] == pytest.approx(total, abs=1e-4)
+        assert 0 <= row[f"{kind}/refusal"] <= 1
+    assert all(row["train/advantage_std"] > 0 for row in lines(run[1]))
+    assert all(row["train/token_reward_abs"] > 0 for row in lines(run[1]))
+
+
+def test_examples_show_what_every_token_earned(run):
+    module = run[0].model
+    assert len(module.examples) == 4
+    for row in module.examples:
+        assert "".join(row["tokens"]) == row["response"]
+        assert len(row["tokens"]) == len(row["token_rewards"]) == len(row["token_advantages"])
+        assert sum(row["token_rewards"]) == pytest.approx(row["proxy_reward"], abs=1e-4)
+        assert any(row["token_advantages"])
+
+
+def test_token_rewards_train_and_are_scored_once(lit, ppo_options, tiny_reward_model, tmp_path, monkeypatch):
+    scored, token_scores = [], RewardNetwork.token_scores
+
+    def counted(self, sequences):
+        scored.append(len(sequences))
+        return token_scores(self, sequences)
+
+    monkeypatch.setattr(RewardNetwork, "token_scores", counted)
+    reward = {"class_path": "lit_rlhf.rewards.TokenIncrementReward", "init_args": {"model": tiny_reward_model}}
+    options = ppo_options(3, reward=reward)
+    module = lit("fit", tmp_path, options, "--trainer.num_sanity_val_steps", "0").model
+    assert scored == [6, 6, 6, 5]  # every rollout once; then the validation prompts
+    for row in module.examples:
+        paid = [value != 0 for value in row["token_rewards"]]
+        assert sum(paid) == len(paid)
+        assert sum(row["token_rewards"]) == pytest.approx(row["proxy_reward"], abs=1e-4)
 
 
 def test_steps_are_iterations_however_often_the_optimiser_moves(run):
@@ -231,4 +270,4 @@ def test_an_ensembles_disagreement_is_logged_and_every_member_is_asked_once(
         disagreement = row[f"{kind}/reward/disagreement"]
         assert disagreement > 0
         assert row[f"{kind}/reward"] == pytest.approx(sum(members) / 2 - disagreement, abs=1e-4)
-    assert asked == [6, 4, 6, 4, 6, 4, 5]  # every rollout and four examples of it; then the validation prompts
+    assert asked == [6, 6, 6, 5]  # every rollout, whose examples are not asked about again; then the validation prompts
