@@ -10,26 +10,35 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 
 
-def load_model(path: str, kind: Literal["causal", "scalar"]) -> PreTrainedModel:
+def load_model(path: str, kind: Literal["causal", "scalar", "rewriter"]) -> PreTrainedModel:
     """Load a model in fp32 from a Hugging Face directory or Hub id.
 
     Args:
         path: Directory or Hub id.
         kind: ``causal`` for a language model, ``scalar`` for a body with a one-number head; a language model's
-            directory gives a scalar model with a fresh head.
+            directory gives a scalar model with a fresh head. ``rewriter`` is an encoder–decoder where the directory
+            holds one, and a language model otherwise.
 
     Raises:
         DataError: If nothing can be loaded from there.
     """
     try:
-        if kind == "causal":
+        if kind == "rewriter" and AutoConfig.from_pretrained(path).is_encoder_decoder:
+            return AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32)
+        if kind != "scalar":
             return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         return AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32, num_labels=1)
     except (OSError, ValueError) as error:
@@ -71,7 +80,8 @@ def by_length(sequences: Sequences, compute: Callable[[Sequences], Tensor], size
 
     Args:
         sequences: The rows.
-        compute: From rows to one value per row ``(N,)``, per response token ``(N, T)`` or per feature ``(N, H)``.
+        compute: From rows to one value per row ``(N,)``, per response token ``(N, T)``, several per token ``(N, T, K)``
+            or one per feature ``(N, H)``.
         size: Rows per group.
     """
     filled = float(sequences.length.float().mean()) / sequences.ids.shape[1]
@@ -79,9 +89,9 @@ def by_length(sequences: Sequences, compute: Callable[[Sequences], Tensor], size
         return compute(sequences)
     groups = sequences.length.argsort(stable=True).split(size)
     parts = [compute(sequences[rows]) for rows in groups]
-    if parts[0].dim() == 2:
-        width = max(part.shape[1] for part in parts)
-        parts = [F.pad(part, (0, width - part.shape[1])) for part in parts]
+    if parts[0].dim() > 1:
+        width, unpadded = max(part.shape[1] for part in parts), (0, 0) * (parts[0].dim() - 2)
+        parts = [F.pad(part, (*unpadded, 0, width - part.shape[1])) for part in parts]
     return torch.cat(parts)[torch.cat(groups).argsort()]
 
 

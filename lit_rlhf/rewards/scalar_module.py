@@ -1,26 +1,23 @@
 """Training a scalar reward model on preference pairs."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningModule
 from torch import Tensor
 
 from lit_rlhf.data.batches import PairBatch
-from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import bradley_terry_loss
 from lit_rlhf.networks.adapters import LoRA, merged
-from lit_rlhf.networks.backbone import ensure_pad_token, export, fingerprint
-from lit_rlhf.networks.optimizer import Optimizer, total_steps
+from lit_rlhf.networks.backbone import export
+from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.networks.reward_network import RewardNetwork
+from lit_rlhf.rewards.adapted import AdaptedModule
 from lit_rlhf.rewards.pair_metrics import PairMetrics
 
 
-class ScalarRewardModule(LightningModule):
+class ScalarRewardModule(AdaptedModule):
     """Bradley–Terry reward model: one score per response, trained so that the chosen one scores higher.
 
     Accuracy is reported without margins, on the labels as they are and, where they are known, on the true ones,
@@ -34,30 +31,18 @@ class ScalarRewardModule(LightningModule):
             exported model has the adapters added to its weights.
     """
 
-    view: View = "pairs"
-
     def __init__(self, model: str, optimizer: Optimizer | None = None, lora: LoRA | None = None) -> None:
-        super().__init__()
+        super().__init__(model, optimizer, lora)
         self.save_hyperparameters()
-        self.path, self.optimizer, self.lora = model, optimizer or Optimizer(), lora
-        self.strict_loading = lora is None  # frozen weights are not in the checkpoints: they come from the directory
         self.network: RewardNetwork | None = None
-
-    @property
-    def tokenizer(self) -> str:
-        """Where the tokenizer comes from unless the data name one."""
-        return self.path
 
     def configure_model(self) -> None:
         """Build the network and its metrics; called by the Trainer, again on resume."""
         if self.network is not None:
             return
         self.network = RewardNetwork(self.path).train()  # loading leaves dropout off
-        self._base = fingerprint(self.network.model.base_model) if self.lora else None
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        ensure_pad_token(self.network.model, datamodule.renderer)
-        if self.lora is not None:
-            self.lora.add(self.network.model)
+        self.adapt(self.network.model, datamodule.renderer)
         self.metrics = PairMetrics(datamodule.source_names, datamodule.val_rows)
 
     # ------------------------------------------------------------------ the loss
@@ -125,39 +110,15 @@ class ScalarRewardModule(LightningModule):
     on_test_epoch_end = on_validation_epoch_end
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the spread of the scores; keep no frozen weights, but what names them."""
+        """Remember the spread of the scores too."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["calibration"] = getattr(self.network.model.config, "calibration", None)  # type: ignore[union-attr]
-        checkpoint["lora"] = self._adapters()
-        frozen = {name for name, each in self.named_parameters(remove_duplicate=False) if not each.requires_grad}
-        weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in weights.items() if name not in frozen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A run that is resumed behind its last validation exports the spread that was measured there.
-
-        Raises:
-            DataError: If the checkpoint's adapters are others, or belong to other frozen weights.
-        """
-        theirs, ours = checkpoint.get("lora") or {}, self._adapters() or {}
-        differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
-        if differing:
-            told = ", ".join(f"{name} {theirs.get(name)} instead of {ours.get(name)}" for name in differing)
-            hint = "Resume with the model and the lora options that the run was started with."
-            raise DataError(f"the checkpoint's adapters have {told}", self.path, hint)
+        """A run that is resumed behind its last validation exports the spread that was measured there."""
+        super().on_load_checkpoint(checkpoint)
         if checkpoint["calibration"] is not None:
             self.network.model.config.calibration = checkpoint["calibration"]  # type: ignore[union-attr]
-
-    def _adapters(self) -> dict[str, Any] | None:
-        """What the trained adapters fit to: options, fingerprint of the frozen weights, count of the trained ones."""
-        if self.lora is None:
-            return None
-        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-        return {**asdict(self.lora), "base": self._base, "trained": trained}
-
-    def configure_optimizers(self) -> Any:
-        """AdamW over all parameters that are trained."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return self.optimizer.build(trained, total_steps(self.trainer))
 
     def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
         """Write a directory that ``AutoModelForSequenceClassification`` loads, with equal scores."""

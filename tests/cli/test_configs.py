@@ -21,6 +21,7 @@ MISSING = {
     "ContrastiveRewardModule": {"model": "a/model"},
     "MetaRewardModule": {"model": "a/model", "samples": "a/store"},
     "ScalarRewardModule": {"model": "a/model"},
+    "Seq2SeqRewardModule": {"model": "a/model"},
     "PPOModule": {"policy": "a/model", "reward": SCALAR},
     "BaselineModule": {"policy": "a/model", "reward": SCALAR, "store": "a/store"},
 }

@@ -1,0 +1,78 @@
+"""What every module that learns a reward shares: its optimiser, adapters, and checkpoints of what is trained."""
+
+from dataclasses import asdict
+from typing import Any
+
+from lightning import LightningModule
+from transformers import PreTrainedModel
+
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.preparation import View
+from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.networks.adapters import LoRA
+from lit_rlhf.networks.backbone import ensure_pad_token, fingerprint
+from lit_rlhf.networks.optimizer import Optimizer, total_steps
+
+
+class AdaptedModule(LightningModule):
+    """Trains all weights, or low-rank adapters beside frozen ones; checkpoints then hold no frozen weights.
+
+    Subclasses build their network in ``configure_model`` and hand its transformers model to `adapt`.
+
+    Args:
+        model: Where the weights come from.
+        optimizer: Learning rate and schedule.
+        lora: The adapters; None trains all weights.
+    """
+
+    view: View = "pairs"
+
+    def __init__(self, model: str, optimizer: Optimizer | None = None, lora: LoRA | None = None) -> None:
+        super().__init__()
+        self.path, self.optimizer, self.lora = model, optimizer or Optimizer(), lora
+        self.strict_loading = lora is None  # frozen weights are not in the checkpoints: they come from the directory
+        self._base: str | None = None
+
+    @property
+    def tokenizer(self) -> str:
+        """Where the tokenizer comes from unless the data name one."""
+        return self.path
+
+    def adapt(self, model: PreTrainedModel, renderer: Renderer) -> None:
+        """Give a freshly loaded model its padding token, and its adapters, if there are any."""
+        self._base = fingerprint(model.base_model) if self.lora is not None else None  # before random rows are added
+        ensure_pad_token(model, renderer)
+        if self.lora is not None:
+            self.lora.add(model)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over all parameters that are trained."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return self.optimizer.build(trained, total_steps(self.trainer))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep no frozen weights, but what names them."""
+        checkpoint["lora"] = self._adapters()
+        frozen = {name for name, each in self.named_parameters(remove_duplicate=False) if not each.requires_grad}
+        weights = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in weights.items() if name not in frozen}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint whose adapters are others, or belong to other frozen weights.
+
+        Raises:
+            DataError: Names what differs.
+        """
+        theirs, ours = checkpoint.get("lora") or {}, self._adapters() or {}
+        differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+        if differing:
+            told = ", ".join(f"{name} {theirs.get(name)} instead of {ours.get(name)}" for name in differing)
+            hint = "Resume with the model and the lora options that the run was started with."
+            raise DataError(f"the checkpoint's adapters have {told}", self.path, hint)
+
+    def _adapters(self) -> dict[str, Any] | None:
+        """What the trained adapters fit to: options, fingerprint of the frozen weights, count of the trained ones."""
+        if self.lora is None:
+            return None
+        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        return {**asdict(self.lora), "base": self._base, "trained": trained}

@@ -1,0 +1,98 @@
+"""Token-level rewards from a model that rewrites responses."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lit_rlhf.data.batches import Completions, Sequences
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.functional import seq2seq_token_rewards
+from lit_rlhf.networks.backbone import fingerprint
+from lit_rlhf.networks.rewriter import Rewriter, Rewriting
+from lit_rlhf.rewards.reward import Reward
+
+
+class Seq2SeqReward(Reward):
+    """Rewards tokens up to the first that the rewriter would change, and punishes those it would change.
+
+    One teacher-forced pass over (prompt, response, response) gives the rewriter's likeliest token in the place of each;
+    nothing is generated. The end-of-sequence is a token like any other, so stopping at the right place is rewarded and
+    stopping too early punished.
+
+    Source: Zhou et al. 2024, "Sequence to Sequence Reward Modeling" (arXiv 2409.00162); the normalisation and the
+    treatment of the end-of-sequence are this project's choice.
+
+    Args:
+        model: Directory that `Seq2SeqRewardModule` exported.
+        positive: Reward of a token before the first disagreement.
+        negative: Reward of a disagreeing token.
+        normalize: Divide by the response's length, or else length itself is rewarded.
+        scale: Factor on the rewards.
+        batch_size: Rows scored at a time.
+
+    Raises:
+        DataError: On loading, if the model's tokenizer or template is not the policy's.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        positive: float = 1.0,
+        negative: float = -1.0,
+        normalize: bool = True,
+        scale: float = 1.0,
+        batch_size: int = 64,
+    ) -> None:
+        super().__init__()
+        self.path, self.positive, self.negative, self.normalize = model, positive, negative, normalize
+        self.scale, self.batch_size = scale, batch_size
+
+    def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
+        """Load the rewriter, and check that it reads the policy's tokens."""
+        own = Renderer.load(self.path)
+        if own.fingerprint != renderer.fingerprint:
+            hint = "Train the rewriter from the policy's own model, with the same template."
+            raise DataError("its tokenizer or chat template is not the policy's: tokens do not match", self.path, hint)
+        self.network = load_rewriter(self.path, own)
+        how = f"{self.positive:g}/{self.negative:g}{' per token' if self.normalize else ''} x {self.scale:.6g}"
+        self.fingerprint = f"seq2seq {fingerprint(self.network)} {how}"
+        return self
+
+    def forward(self, completions: Completions) -> Tensor:
+        """Rewards of the response tokens ``(N, T)``, zero at padding."""
+        return self.remembered(completions, self._rewards)
+
+    @torch.no_grad()
+    def _rewards(self, completions: Completions) -> Tensor:
+        sequences = completions.sequences
+        width = int(sequences.response_length.max())
+        parts = []
+        for i in range(0, len(sequences), self.batch_size):
+            kept = rewriting_of_itself(self.network, sequences[i : i + self.batch_size])
+            rewards = seq2seq_token_rewards(
+                kept.target, kept.predicted, kept.mask, self.positive, self.negative, self.normalize
+            )
+            parts.append(F.pad(rewards, (0, width - rewards.shape[1])))
+        return self.scale * torch.cat(parts)
+
+
+def rewriting_of_itself(network: Rewriter, sequences: Sequences) -> Rewriting:
+    """What a rewriter that reads (prompt, response) thinks of that very response."""
+    return network(sequences, sequences.response_lists())
+
+
+def load_rewriter(path: str, renderer: Renderer) -> Rewriter:
+    """Load an exported rewriter, frozen, with the marker that it was trained with.
+
+    Raises:
+        DataError: If the directory holds a model that was not trained to rewrite.
+    """
+    network = Rewriter(path, [], renderer.pad_id).requires_grad_(False).eval()
+    rewriting: Any = getattr(network.model.config, "rewriting", None)
+    if not rewriting:
+        raise DataError("was not trained to correct responses", path, "Train it with Seq2SeqRewardModule.")
+    network.marker = list(rewriting["marker"])
+    return network

@@ -1,0 +1,183 @@
+"""Training a model that rewrites a response into the preferred one."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_rlhf.data.batches import PairBatch
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.functional import masked_mean, seq2seq_token_rewards
+from lit_rlhf.networks.adapters import LoRA, merged
+from lit_rlhf.networks.backbone import export, positions
+from lit_rlhf.networks.optimizer import Optimizer
+from lit_rlhf.networks.rewriter import Rewriter, Rewriting, correction_marker
+from lit_rlhf.rewards.adapted import AdaptedModule
+from lit_rlhf.rewards.metrics import PairwiseAccuracy
+from lit_rlhf.rewards.pair_metrics import PairMetrics
+
+
+class Seq2SeqRewardModule(AdaptedModule):
+    """Learns to correct: from (prompt, rejected) to chosen, and from (prompt, chosen) to chosen, which it leaves alone.
+
+    The loss is the mean negative log-likelihood of the target's tokens. In validation, each response is scored by how
+    far the model would leave it as it is: by the mean token reward (``val/accuracy``, as `Seq2SeqReward` has it), by
+    the share of tokens that match the model's likeliest, and by the log-likelihood per token. Treatments may flip
+    labels and leave pairs out; margins and soft labels mean nothing here.
+
+    Source: Zhou et al. 2024, "Sequence to Sequence Reward Modeling" (arXiv 2409.00162); the template and the weights
+    are this project's choice.
+
+    Args:
+        model: Hugging Face directory or Hub id of a language model or an encoder–decoder (T5, BART); for use with a
+            policy, one that shares its tokenizer, such as the SFT policy.
+        optimizer: Learning rate and schedule.
+        lora: Train low-rank adapters instead of all weights.
+        marker: Text between answer and correction, for language models. None takes what the chat template writes before
+            an assistant's turn.
+        correction_weight: Of the correction examples in the loss.
+        identity_weight: Of the identity examples; 0 leaves them out.
+        examples: Corrections of rejected validation responses that are written out for reading.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        optimizer: Optimizer | None = None,
+        lora: LoRA | None = None,
+        marker: str | None = None,
+        correction_weight: float = 1.0,
+        identity_weight: float = 1.0,
+        examples: int = 4,
+    ) -> None:
+        super().__init__(model, optimizer, lora)
+        self.save_hyperparameters()
+        for option, weight in (("correction_weight", correction_weight), ("identity_weight", identity_weight)):
+            if weight < 0:
+                raise DataError(f"is {weight}", f"option {option}", "Give 0 or more.")
+        self.marker, self.correction_weight, self.identity_weight = marker, correction_weight, identity_weight
+        self.number_of_examples = examples
+        self.network: Rewriter | None = None
+        self.examples: list[dict[str, Any]] = []
+
+    @property
+    def renderer(self) -> Renderer:
+        """The data's way from text to ids."""
+        return self.trainer.datamodule.renderer  # type: ignore[attr-defined]
+
+    def configure_model(self) -> None:
+        """Build the network and its metrics; called by the Trainer, again on resume."""
+        if self.network is not None:
+            return
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        marker = correction_marker(self.renderer, self.marker)
+        self.network = Rewriter(self.path, marker, self.renderer.pad_id).train()
+        self.network.model.config.rewriting = {"marker": marker}
+        self.adapt(self.network.model, self.renderer)
+        if self.lora is not None:
+            self.network.model.get_output_embeddings().requires_grad_(False)  # type: ignore[operator]
+        self.scored = PairMetrics(datamodule.source_names, datamodule.val_rows)
+        self.by_matches, self.by_likelihood = PairwiseAccuracy(), PairwiseAccuracy()
+        self.copied = PairwiseAccuracy()
+
+    def on_fit_start(self) -> None:
+        """Refuse pairs whose correction would not fit into the model, before any time is spent."""
+        limit = positions(self.network.model)  # type: ignore[union-attr]
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if limit is None:
+            return
+        for row in [*datamodule.train_rows, *datamodule.val_rows]:
+            needed = self.network.longest(len(row.prompt), max(len(row.chosen), len(row.rejected)), len(row.chosen))  # type: ignore[union-attr]
+            if needed > limit:
+                where = row.record.location or "option data.max_length"
+                hint = f"Lower data.max_length to {limit // 2}: a correction holds the prompt and two responses."
+                raise DataError(f"its correction takes {needed} tokens, the model has {limit} positions", where, hint)
+
+    # ------------------------------------------------------------------ the loss
+
+    def loss(self, batch: PairBatch) -> Tensor:
+        """Mean negative log-likelihood per target token over correction and identity examples."""
+        asked, weights = batch.rejected, [self.correction_weight] * len(batch)
+        targets = batch.chosen.response_lists()
+        if self.identity_weight:
+            asked = asked.joined(batch.chosen)
+            targets, weights = targets * 2, weights + [self.identity_weight] * len(batch)
+        written: Rewriting = self.network(asked, targets)  # type: ignore[misc]
+        weight = torch.tensor(weights, device=asked.ids.device)[:, None] * written.mask  # (N, T)
+        nll = torch.where(written.mask, -written.logprobs, 0.0)
+        return (weight * nll).sum() / weight.sum().clamp(min=1e-8)
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """One step on a batch of pairs."""
+        loss = self.loss(batch)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        return loss
+
+    # ------------------------------------------------------------------ measuring
+
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Score both responses of each pair by how far the model would leave them as they are."""
+        self.log("val/loss", self.loss(batch), batch_size=len(batch), sync_dist=True)
+        both = batch.chosen.joined(batch.rejected)
+        kept: Rewriting = self.network(both, both.response_lists())  # type: ignore[misc]
+        lengths = kept.mask.sum(1)
+        # Whole numbers until the division: equal scores are exactly equal, and count as ties.
+        rewards = seq2seq_token_rewards(kept.target, kept.predicted, kept.mask, normalize=False).sum(1) / lengths
+        chosen, rejected = rewards.chunk(2)
+        self.scored.update(chosen, rejected, batch)
+        for metric, values in (
+            (self.by_matches, kept.matches.sum(1) / lengths),
+            (self.by_likelihood, torch.where(kept.mask, kept.logprobs, 0.0).sum(1) / lengths),
+        ):
+            good, bad = values.chunk(2)
+            metric.update(good - bad)
+        rejected_part = kept[slice(len(batch), 2 * len(batch))]
+        self.copied.update(rejected_part.matches[rejected_part.mask].float() - 0.5)  # its share is the rate of copying
+        left_alone = kept[slice(0, len(batch))]
+        self.log("val/match_rate_chosen", masked_mean(left_alone.matches, left_alone.mask), batch_size=len(batch))
+        if batch_idx == 0:
+            self.examples = self.write_examples(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the shares with their intervals."""
+        figures = self.scored.figures()
+        figures.pop("calibration_error", None)  # a token score is no log-odds
+        shares = {"accuracy_by_matches": self.by_matches, "accuracy_by_likelihood": self.by_likelihood}
+        for name, metric in {**shares, "copy_rate_rejected": self.copied}.items():
+            found = metric.compute()
+            figures |= {name: found["share"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+            metric.reset()
+        self.scored.reset()
+        self.log_dict({f"val/{name}": value for name, value in figures.items() if name != "accuracy"})
+        self.log("val/accuracy", figures["accuracy"], prog_bar=True)
+
+    @torch.no_grad()
+    def write_examples(self, batch: PairBatch) -> list[dict[str, Any]]:
+        """The first few rejected responses with their corrections, as texts."""
+        few = batch.rejected[: self.number_of_examples]
+        longest = int(batch.chosen.response_length.max()) + 8
+        corrections = self.network.correct(few, self.renderer.eos_id, longest)  # type: ignore[union-attr]
+        texts = [self.renderer.response_text(ids) for ids in corrections]
+        return [
+            {
+                "prompt": record.prompt[-1].content,
+                "rejected": self.renderer.response_text(rejected),
+                "correction": text,
+                "chosen": self.renderer.response_text(chosen),
+            }
+            for record, rejected, text, chosen in zip(
+                batch.records, few.response_lists(), texts, batch.chosen.response_lists(), strict=False
+            )
+        ]
+
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    # ------------------------------------------------------------------ hand-over
+
+    def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
+        """Write a Hugging Face directory; its config remembers the marker."""
+        return export(merged(self.network.model), renderer, directory)  # type: ignore[union-attr]
