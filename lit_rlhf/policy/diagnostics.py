@@ -34,7 +34,7 @@ def completion_metrics(completions: Completions, proxy: Reward, judge: Reward | 
 
 @torch.no_grad()
 def judged_components(completions: Completions, judge: Reward) -> dict[str, Tensor]:
-    """The judge's components of each response ``(N,)`` as ``gold/NAME``; ``refusal`` is no reward and keeps its name."""
+    """The judge's components of each response ``(N,)``: ``gold/NAME``, and ``refusal``, which is not a reward."""
     found = judge.components(completions)
     return {name if name == "refusal" else f"gold/{name}": column for name, column in found.items()}
 
