@@ -17,6 +17,7 @@ from lit_rlhf.evaluation.statistics import Column, bootstrap_interval
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
+from lit_rlhf.policy.diagnostics import judged_components
 from lit_rlhf.policy.rollout import complete, seeded_generator
 from lit_rlhf.rewards.reward import Reward
 
@@ -50,6 +51,8 @@ def compare(
 
     Returns:
         For each policy its figures; ``splits`` for further sources; ``differences`` between the trained policies.
+        A judge that knows components adds ``gold/NAME`` and ``refusal``, and where the prompts are of families also
+        ``refusal/FAMILY``: refusing is right in the world's ``unsafe`` and wrong in all others.
 
     Raises:
         DataError: If there are no validation prompts.
@@ -71,15 +74,17 @@ def compare(
             tables[name], texts = _measure(policy, reference, data, reward, judge, samples, sampling, seed)
             file.writelines(json.dumps({"policy": name, **row}, ensure_ascii=False) + "\n" for row in texts)
     sources = [row.record.source for row in data.val_rows]
+    families = np.array([str(row.record.meta.get("family", "")) for row in data.val_rows])
     splits = {
-        source: _figures(tables, np.array([each == source for each in sources]), first, samples)
+        source: _figures(tables, np.array([each == source for each in sources]), families, first, samples)
         for source in dict.fromkeys(sources)
     }
     result = {**next(iter(splits.values())), "splits": dict(list(splits.items())[1:])}
     result["differences"] = _differences(tables, np.array([each == sources[0] for each in sources]), first, samples)
     write_json(folder / "comparison.json", result)
-    print_table(result, list(policies))
-    comparison_picture(result, list(policies), folder / "comparison.png")
+    headline = {**result, **{name: _without_details(result[name]) for name in policies}}
+    print_table(headline, list(policies))
+    comparison_picture(headline, list(policies), folder / "comparison.png")
     if histories:
         curves_picture({name: Path(path) for name, path in histories.items()}, folder / "training.png")
     return result
@@ -109,7 +114,8 @@ def _measure(
             "truncated": completions.truncated.float(),
         }
         values |= {"proxy_reward": reward(completions).sum(1)} if reward is not None else {}
-        values |= {"gold_reward": judge(completions).sum(1)} if judge is not None else {}
+        if judge is not None:
+            values |= {"gold_reward": judge(completions).sum(1), **judged_components(completions, judge)}
         for name, value in values.items():
             columns.setdefault(name, []).append(value)
         for i, (record, text) in enumerate(zip(completions.records, completions.texts, strict=True)):
@@ -131,10 +137,15 @@ def _sequence_kl(
 
 
 def _figures(
-    tables: dict[str, dict[str, Column]], prompts: NDArray[np.bool_], first: str, samples: int
+    tables: dict[str, dict[str, Column]],
+    prompts: NDArray[np.bool_],
+    families: NDArray[np.str_],
+    first: str,
+    samples: int,
 ) -> dict[str, dict[str, float]]:
     """Mean of every column over the chosen prompts, with the 95 % interval of what policies are judged by."""
     figures = {}
+    named = [each for each in np.unique(families[prompts]).tolist() if each]
     for name, table in tables.items():
         columns = {column: values.reshape(-1, samples)[prompts].mean(1) for column, values in table.items()}
         wins = _wins(table, tables[first])
@@ -145,7 +156,15 @@ def _figures(
             if column in columns:
                 low, high = bootstrap_interval(columns[column])
                 figures[name] |= {f"{column}_low": low, f"{column}_high": high}
+        if "refusal" in columns:
+            refused = {each: columns["refusal"][families[prompts] == each].mean() for each in named}
+            figures[name] |= {f"refusal/{each}": float(share) for each, share in refused.items()}
     return figures
+
+
+def _without_details(figures: dict[str, float]) -> dict[str, float]:
+    """What fits on the screen and in the picture."""
+    return {name: value for name, value in figures.items() if not name.startswith(("gold/", "refusal"))}
 
 
 def _wins(table: dict[str, Column], other: dict[str, Column]) -> Column | None:

@@ -3,13 +3,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.evaluation.compare import compare
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.rewards import GoldReward, PythonReward
-from lit_rlhf.world import WorldPrompts, gold_reward, write_base_model
+from lit_rlhf.world import (
+    GOLD_WEIGHTS,
+    WorldPrompts,
+    gold_components,
+    gold_reward,
+    parse_prompt,
+    write_base_model,
+)
 
 SAMPLES = 3
 
@@ -156,6 +164,64 @@ def test_gold_rewards_are_the_worlds(policies, tmp_path):
         row = json.loads(line)
         assert row["gold_reward"] == pytest.approx(gold_reward(row["prompt"], row["response"]), abs=1e-3)
         assert "proxy_reward" not in row
+
+
+@pytest.fixture(scope="module")
+def judged_by_gold(policies, tmp_path_factory):
+    """Figures, samples, and what went to the screen and to the picture."""
+    out, seen = tmp_path_factory.mktemp("gold"), []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("comparison_picture", "print_table"):
+            patch.setattr(f"lit_rlhf.evaluation.compare.{name}", lambda result, *_: seen.append(result))
+        result = judged({"sft": policies["sft"], "run1": policies["run1"]}, out, judge=Refused())
+    return result, [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()], seen
+
+
+class Refused(GoldReward):
+    """The world's judge, to whom every other letter count is a refusal: tiny models never decline."""
+
+    def components(self, completions):
+        odd = [len(text) % 2 for text in completions.texts]
+        return super().components(completions) | {"refusal": torch.tensor(odd).float()}
+
+
+@pytest.mark.parametrize("source", ["known", "topics", "wordings"])
+def test_components_of_the_judge_are_columns_of_every_policy_and_split(judged_by_gold, source):
+    result, samples, _ = judged_by_gold
+    figures = result if source == "known" else result["splits"][source]
+    for policy in ("sft", "run1"):
+        mine = figures[policy]
+        rows = [row for row in samples if (row["policy"], row["source"]) == (policy, source)]
+        graded = [gold_components(row["prompt"], row["response"]) for row in rows]
+        for name in GOLD_WEIGHTS:
+            assert mine[f"gold/{name}"] == pytest.approx(np.mean([each[name] for each in graded]), abs=1e-6)
+        total = sum(weight * mine[f"gold/{name}"] for name, weight in GOLD_WEIGHTS.items())
+        assert mine["gold_reward"] == pytest.approx(total, abs=1e-5)
+
+
+@pytest.mark.parametrize("source", ["known", "topics", "wordings"])
+def test_refusals_are_counted_by_family(judged_by_gold, source):
+    result, samples, _ = judged_by_gold
+    figures = result if source == "known" else result["splits"][source]
+    for policy in ("sft", "run1"):
+        rows = [row for row in samples if (row["policy"], row["source"]) == (policy, source)]
+        refused = {}
+        for row in rows:
+            refused.setdefault(parse_prompt(row["prompt"]).family, []).append(len(row["response"]) % 2)
+        mine = {name: value for name, value in figures[policy].items() if name.startswith("refusal/")}
+        expected = {f"refusal/{family}": np.mean(odd) for family, odd in refused.items()}
+        assert mine == pytest.approx(expected)
+        assert {"refusal/unsafe", "refusal/scary"} <= set(mine)
+        assert figures[policy]["refusal"] == pytest.approx(np.mean([len(row["response"]) % 2 for row in rows]))
+
+
+def test_table_and_picture_show_no_components(judged_by_gold):
+    result, _, seen = judged_by_gold
+    for shown in seen:
+        assert set(shown["run1"]) == {name for name in result["run1"] if not name.startswith(("gold/", "refusal"))}
+        assert {"gold_reward", "gold_reward_low", "win_rate_vs_sft", "kl"} <= set(shown["run1"])
+        assert shown["differences"] == result["differences"]
+    assert len(seen) == 2
 
 
 @pytest.mark.usefixtures("no_pictures")
