@@ -96,7 +96,8 @@ def _step(line: str) -> float:
 class Generations(Callback):
     """A table that grows: prompt, response, proxy reward, baseline mean, and the gold reward where it is known.
 
-    Goes to W&B and to ``generations.jsonl`` in the run's folder.
+    Goes to W&B and to ``generations.jsonl`` in the run's folder. What is known of every token goes to the file as
+    lists, and to W&B as heat-maps: ``generations/token_rewards`` and ``generations/token_advantages``.
 
     Args:
         every_n_steps: Iterations between two sets of rows.
@@ -135,11 +136,25 @@ class Generations(Callback):
     def _log(self, logger: WandbLogger, rows: list[dict[str, Any]]) -> None:
         import wandb
 
+        cells = [{name: value for name, value in row.items() if not isinstance(value, list)} for row in rows]
         if self._table is None:
-            self._table = wandb.Table(columns=list(rows[0]), log_mode="INCREMENTAL")
-        for row in rows:
+            self._table = wandb.Table(columns=list(cells[0]), log_mode="INCREMENTAL")
+        for row in cells:
             self._table.add_data(*row.values())
-        logger.experiment.log({"generations": self._table}, commit=False)
+        pages = {f"generations/{name}": wandb.Html(page) for name, page in _heatmaps(rows).items()}
+        logger.experiment.log({"generations": self._table, **pages}, commit=False)
+
+
+def _heatmaps(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """A page for each kind of number that all rows have for every token."""
+    from lit_rlhf.evaluation.heatmap import TokenRow, heatmap_html
+
+    pages = {}
+    for name in ("token_rewards", "token_advantages"):
+        if all(name in row and "tokens" in row for row in rows):
+            heading = f"{name.replace('_', ' ')}, iteration {rows[0]['step']}"
+            pages[name] = heatmap_html([TokenRow(row["prompt"], row["tokens"], row[name]) for row in rows], heading)
+    return pages
 
 
 class Export(Callback):

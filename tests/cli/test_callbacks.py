@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import WandbLogger
 
 from lit_rlhf.cli.callbacks import Generations, History, Progress
 from lit_rlhf.cli.checkpoints import RandomState
@@ -108,6 +109,34 @@ def test_generations_of_a_resumed_run_stand_there_once(tmp_path):
     generate(tmp_path / "killed", 1, 7)
     assert generate(tmp_path / "killed", 6, 8) == whole
     assert generate(tmp_path / "killed", 1, 1) == whole[:2]  # a new run does not keep another run's
+
+
+def logged_to_wandb(folder, rows: list[dict]) -> list[dict]:
+    """What one iteration's examples send to W&B."""
+    logged: list[dict] = []
+    experiment = SimpleNamespace(log=lambda values, commit: logged.append(values))
+    trainer = fake_trainer(folder, 1)
+    trainer.loggers = [object.__new__(type("Logger", (WandbLogger,), {"experiment": experiment}))]
+    Generations().on_train_batch_end(trainer, SimpleNamespace(examples=rows))  # type: ignore[arg-type]
+    return logged
+
+
+def test_what_is_known_of_every_token_is_a_list_in_the_file_and_a_picture_elsewhere(tmp_path):
+    tokens = {"tokens": ["Be", "cause", ""], "token_rewards": [0.0, -2.0, 1.0], "token_advantages": [0.5, 0.0, 4.0]}
+    rows = [example | tokens for example in examples(1).examples]
+    (values,) = logged_to_wandb(tmp_path, rows)
+    written = [json.loads(line) for line in (tmp_path / "generations.jsonl").read_text().splitlines()]
+    assert written == [{"step": 1, **row} for row in rows]
+    assert values["generations"].columns == ["step", "prompt", "response", "proxy_reward", "baseline_mean"]
+    assert len(values["generations"].data) == 2
+    rewards, advantages = (values[f"generations/{name}"].html for name in ("token_rewards", "token_advantages"))
+    assert rewards.count('title="-2"') == advantages.count('title="+4"') == 2
+    assert "token rewards, iteration 1" in rewards
+
+
+def test_examples_without_tokens_bring_no_heatmaps(tmp_path):
+    (values,) = logged_to_wandb(tmp_path, examples(1).examples)
+    assert list(values) == ["generations"]
 
 
 def test_modules_without_examples_write_no_generations(tmp_path):

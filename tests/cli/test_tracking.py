@@ -117,7 +117,15 @@ def test_by_default_a_run_is_logged_offline_with_its_generations(
     for file in sorted((run / "files" / "media" / "table").glob("generations*.json")):
         table = json.loads(file.read_text())
         logged += [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    assert sorted(logged, key=json.dumps) == sorted(rows, key=json.dumps)
+    columns = ("step", "prompt", "response", "proxy_reward", "baseline_mean")
+    assert sorted(logged, key=json.dumps) == sorted(
+        ({name: row[name] for name in columns} for row in rows), key=json.dumps
+    )
+    for name in ("token_rewards", "token_advantages"):
+        pages = (run / "files" / "media" / "html" / "generations").glob(f"{name}_*.html")
+        assert sorted(
+            iteration for page in pages for iteration in (1, 3) if f"iteration {iteration}" in page.read_text()
+        ) == [1, 3]
 
 
 def test_without_logger_nothing_is_written_for_one(lit, tiny_model, tmp_path, monkeypatch):
