@@ -138,7 +138,7 @@ class Seq2SeqRewardModule(AdaptedModule):
         self.copied.update(rejected_part.matches[rejected_part.mask].float() - 0.5)  # its share is the rate of copying
         left_alone = kept[slice(0, len(batch))]
         self.log("val/match_rate_chosen", masked_mean(left_alone.matches, left_alone.mask), batch_size=len(batch))
-        if batch_idx == 0:
+        if batch_idx == 0 and self.number_of_examples:
             self.examples = self.write_examples(batch)
 
     def on_validation_epoch_end(self) -> None:

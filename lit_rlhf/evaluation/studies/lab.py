@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 
 from lit_rlhf.data.datamodule import PreferenceDataModule
@@ -14,10 +15,20 @@ from lit_rlhf.data.records import Source
 from lit_rlhf.data.store import Store
 from lit_rlhf.data.treatments import Treatment
 from lit_rlhf.networks.optimizer import Optimizer
+from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.policy import BaselineModule, PPOModule, PPOSettings, SFTModule
-from lit_rlhf.rewards import GoldReward, ScalarReward, ScalarRewardModule
-from lit_rlhf.world import Annotator, WorldDemonstrations, WorldPairs, WorldPrompts, write_base_model
+from lit_rlhf.policy.rollout import complete, seeded_generator
+from lit_rlhf.rewards import GoldReward, Reward, ScalarRewardModule
+from lit_rlhf.world import (
+    Annotator,
+    WorldDemonstrations,
+    WorldPairs,
+    WorldPrompts,
+    gold_reward,
+    is_refusal,
+    write_base_model,
+)
 
 UNSEEN = ("ood_topic", "ood_wording", "ood_combination")
 NEW_TOKENS = 48
@@ -81,6 +92,7 @@ class Lab:
         annotator: Who labels the training pairs.
         optimizer: Of every reward model.
         batch_size: Of every reward model.
+        part: Keeps what this part of a study writes apart from the other parts' files.
     """
 
     def __init__(
@@ -92,8 +104,10 @@ class Lab:
         annotator: Annotator,
         optimizer: Optimizer,
         batch_size: int,
+        part: str = "",
     ) -> None:
-        self.seed, self.folder, self.optimizer, self.batch_size = seed, folder / f"seed-{seed}", optimizer, batch_size
+        self.seed, self.folder = seed, folder / f"seed-{seed}" / part
+        self.optimizer, self.batch_size = optimizer, batch_size
         self.policy = str(folder / "sft")
         truthful = Annotator(temperature=0.0)
         held_out: list[str | Source] = [WorldPairs(val_pairs, seed, "val", truthful, name="seen")]
@@ -155,12 +169,20 @@ class Lab:
             Trainer(**QUIET).predict(module, datamodule=self.prompts(prompts, 64, split))
         return store
 
-    def optimise(self, reward: str, name: str, iterations: int, kl_coefficient: float) -> str:
-        """PPO from the SFT policy against a reward model; returns the policy's directory."""
+    def baselines(self, reward: Reward, name: str, prompts: int, k: int = 5) -> str:
+        """Offline baselines of the SFT policy for the prompts of `optimise`; returns the store's folder."""
+        store = str(self.folder / name)
+        sampling = Sampling(max_new_tokens=NEW_TOKENS, temperature=0.8, top_p=0.9)
+        module = BaselineModule(self.policy, reward, store, k=k, sampling=sampling, seed=self.seed)
+        Trainer(**QUIET).predict(module, datamodule=self.prompts(prompts, 64))
+        return store
+
+    def optimise(self, reward: Reward, critic: str, name: str, iterations: int, kl_coefficient: float) -> str:
+        """PPO from the SFT policy, 64 prompts an iteration; returns the policy's directory."""
         module = PPOModule(
             self.policy,
-            ScalarReward(reward),
-            critic=reward,
+            reward,
+            critic=critic,
             judge=GoldReward(),
             sampling=Sampling(max_new_tokens=NEW_TOKENS),
             settings=PPOSettings(kl_coefficient=kl_coefficient),
@@ -171,3 +193,31 @@ class Lab:
         data = self.prompts(64 * iterations, 64)
         train(module, data, max_steps=iterations, max_epochs=-1)
         return str(module.export(self.folder / name, data.renderer))
+
+    def judge(self, policies: dict[str, str], prompts: int) -> dict[str, list[dict[str, Any]]]:
+        """Each policy's answers to the same unseen prompts, one row each, judged by the gold reward."""
+        kinds: list[str | Source] = [WorldPrompts(prompts, self.seed, "val", name="seen")]
+        kinds += [WorldPrompts(prompts // 3, self.seed, split, name=split) for split in UNSEEN]
+        data = PreferenceDataModule(WorldPrompts(1, self.seed), kinds, self.policy, batch_size=128, max_length=80)
+        data.load("prompts")
+        renderer, answers = data.renderer, {}
+        for name, path in policies.items():
+            policy = PolicyNetwork(path).eval()
+            rows: list[dict[str, Any]] = []
+            for number, batch in enumerate(data.val_dataloader()):
+                generator = seeded_generator(torch.device("cpu"), "judge", self.seed, number)
+                found = complete(policy, batch, renderer, Sampling(max_new_tokens=NEW_TOKENS), generator)
+                rows += [
+                    {
+                        "kind": "seen" if record.source == "seen" else "unseen",
+                        "family": record.meta["family"],
+                        "gold": gold_reward(record.prompt[-1].content, text),
+                        "length": length,
+                        "refuses": is_refusal(text),
+                    }
+                    for record, text, length in zip(
+                        found.records, found.texts, found.sequences.response_length.tolist(), strict=True
+                    )
+                ]
+            answers[name] = rows
+        return answers

@@ -10,7 +10,7 @@ from lit_rlhf.data.strength import strengths, table_rows
 from lit_rlhf.data.treatments import AdaptiveMargin, Flip, Slice, SoftLabel, Treatment
 from lit_rlhf.evaluation.strength import strength_report
 from lit_rlhf.evaluation.studies.lab import UNSEEN, Lab
-from lit_rlhf.rewards import ContrastiveRewardModule, MetaRewardModule
+from lit_rlhf.rewards import ContrastiveRewardModule, MetaRewardModule, ScalarReward
 from lit_rlhf.rewards.model import RewardModel
 from lit_rlhf.rewards.voters import Voting, vote
 
@@ -91,9 +91,10 @@ def meta(lab: Lab, inner_lr: float, iterations: int, prompts: int) -> dict[str, 
     MetaRM is trained on the original pairs and samples of the PPO policy; the spread is measured on other prompts.
     """
     reward = str(lab.folder / "reward")
-    policies = {"sft": lab.policy, "ppo": lab.optimise(reward, "ppo", iterations, kl_coefficient=0.1)}
+    optimised = lab.optimise(ScalarReward(reward), reward, "ppo", iterations, kl_coefficient=0.1)
+    policies = {"sft": lab.policy, "ppo": optimised}
     stores = {name: lab.sample(path, f"samples_{name}", prompts, "val") for name, path in policies.items()}
-    samples = lab.sample(policies["ppo"], "samples_meta", prompts, "train")
+    samples = lab.sample(optimised, "samples_meta", prompts, "train")
     module = MetaRewardModule(
         lab.policy, samples, lab.optimizer, inner_lr=inner_lr, inner_step="relative", seed=lab.seed
     )

@@ -67,7 +67,7 @@ def _contrastive(axis: Any, measurements: list[Measurement], where: str, title: 
     names = [name for name in measurements[0]["contrastive"] if name != "baseline"]
     for place, name in enumerate(names):
         gains = [m["contrastive"][name][where] - m["contrastive"]["baseline"][where] for m in measurements]
-        _bar(axis, place, gains, COLOURS[0] if name == "views_only" else COLOURS[1])
+        bar(axis, place, gains, COLOURS[0] if name == "views_only" else COLOURS[1])
     axis.set_xticks(range(len(names)), [_LABELS.get(name, name.replace("_", "\n")) for name in names], fontsize=8)
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_title(title)
@@ -76,16 +76,17 @@ def _contrastive(axis: Any, measurements: list[Measurement], where: str, title: 
 def _meta(axis: Any, measurements: list[Measurement]) -> None:
     for place, (model, policy) in enumerate([("reward", "sft"), ("reward", "ppo"), ("meta", "sft"), ("meta", "ppo")]):
         colour = COLOURS[1] if model == "reward" else COLOURS[2]
-        _bar(axis, place, [m["meta"][model][policy]["spread"] for m in measurements], colour)
+        bar(axis, place, [m["meta"][model][policy]["spread"] for m in measurements], colour)
     ticks = ["reward model,\nSFT samples", "reward model,\nPPO samples", "MetaRM,\nSFT samples", "MetaRM,\nPPO samples"]
     axis.set_xticks(range(4), ticks, fontsize=8)
     axis.set_title("spread of scores within a prompt")
 
 
-def _bar(axis: Any, place: int, values: list[float], colour: str) -> None:
+def bar(axis: Any, place: float, values: list[float], colour: str, width: float = 0.8) -> None:
+    """A bar of the mean, with the interval and a dot for each seed."""
     low, high = student_interval(np.array(values))
     mean = float(np.mean(values))
-    axis.bar(place, mean, color=colour, alpha=0.8)
+    axis.bar(place, mean, width, color=colour, alpha=0.8)
     if low is not None and high is not None:
         axis.errorbar(place, mean, [[mean - low], [high - mean]], color="black", capsize=3)
     axis.plot([place] * len(values), values, ".", color="black", alpha=0.4, markersize=4)

@@ -1,0 +1,142 @@
+"""One world of the seq2seq study: its reward models, and a policy optimised against each kind of reward."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from lit_rlhf.data.batches import Completions, stack_sequences
+from lit_rlhf.data.records import Message, Record
+from lit_rlhf.data.store import Store
+from lit_rlhf.evaluation.studies.lab import Lab
+from lit_rlhf.rewards import (
+    ContrastiveReward,
+    Reward,
+    ScalarReward,
+    Seq2SeqReward,
+    Seq2SeqRewardModule,
+    TokenIncrementReward,
+)
+
+Rows = list[dict[str, Any]]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "seq2seq": {},
+    "contrastive_seq2seq": {},
+    "no_positive": {"positive": 0.0},
+    "no_negative": {"negative": 0.0},
+    "no_identity": {},
+    "unnormalised": {"normalize": False},
+}
+
+
+class Arms:
+    """The policies of one world.
+
+    Args:
+        lab: The world's pairs.
+        epochs: Of the rewriter.
+        iterations: Of PPO.
+        kl_coefficient: Of PPO.
+    """
+
+    def __init__(self, lab: Lab, epochs: int, iterations: int, kl_coefficient: float) -> None:
+        self.lab, self.epochs, self.iterations, self.kl_coefficient = lab, epochs, iterations, kl_coefficient
+        self.accuracy: dict[str, dict[str, float]] = {}
+
+    def measure(self, names: list[str], prompts: int) -> dict[str, Any]:
+        """Optimise a policy for each reward, judge all of them and the SFT policy on the same prompts."""
+        policies = {"sft": self.lab.policy} | {name: self.optimise(name) for name in names}
+        answers = self.lab.judge(policies, prompts)
+        return {"models": self.accuracy, "policies": {name: figures(rows, answers) for name, rows in answers.items()}}
+
+    def optimise(self, name: str) -> str:
+        """PPO against one reward, scaled to unit standard deviation over samples of the SFT policy."""
+        reward = self.reward(name, scale=1 / self._spread(self.reward(name, scale=1.0)))
+        if name.startswith("contrastive"):
+            store = self.lab.baselines(reward, f"baselines_{name}", 64 * self.iterations)
+            reward = ContrastiveReward(self.reward(name, scale=reward.scale), store)
+        return self.lab.optimise(reward, self.scalar, f"policy_{name}", self.iterations, self.kl_coefficient)
+
+    def reward(self, name: str, scale: float) -> Reward:
+        """The reward of an arm."""
+        if name == "scalar":
+            return ScalarReward(self.scalar, scale)
+        if name == "increments":
+            return TokenIncrementReward(self.scalar, scale)
+        rewriter = self.rewriter_without_identity if name == "no_identity" else self.rewriter
+        return Seq2SeqReward(rewriter, **OPTIONS[name], scale=scale)
+
+    @cached_property
+    def scalar(self) -> str:
+        """The scalar reward model's directory."""
+        module = self.lab.scalar()
+        self._keep("scalar", self.lab.fit(module, self.lab.everything(self.lab.batch_size), 400)[-1])
+        return self.lab.export(module, "scalar")
+
+    @cached_property
+    def rewriter(self) -> str:
+        """The rewriter's directory."""
+        return self._rewriter("rewriter", 1.0)
+
+    @cached_property
+    def rewriter_without_identity(self) -> str:
+        """The directory of a rewriter that never saw a response that is to be left alone."""
+        return self._rewriter("rewriter_without_identity", 0.0)
+
+    def _rewriter(self, name: str, identity_weight: float) -> str:
+        module = Seq2SeqRewardModule(self.lab.policy, self.lab.optimizer, identity_weight=identity_weight, examples=0)
+        data = self.lab.everything(self.lab.batch_size)
+        settings = {"max_epochs": self.epochs, "check_val_every_n_epoch": self.epochs}
+        self._keep(name, self.lab.fit(module, data, 401, **settings)[-1])
+        return str(module.export(self.lab.folder / name, self.lab.data.renderer))
+
+    def _keep(self, name: str, found: dict[str, float]) -> None:
+        kept = ("accuracy/seen", "accuracy_by_matches", "accuracy_by_likelihood", "copy_rate_rejected")
+        self.accuracy[name] = {key: found[f"val/{key}"] for key in kept if f"val/{key}" in found}
+
+    @cached_property
+    def _samples(self) -> Completions:
+        """Samples of the SFT policy, for the scale of every reward."""
+        rows = Store(self.lab.sample(self.lab.policy, "samples", 128, "train")).rows()
+        renderer, prompts, texts, truncated = self.lab.data.renderer, [], [], []
+        for row in rows:
+            prompts += [tuple(Message(m["role"], m["content"]) for m in row["messages"])] * len(row["responses"])
+            texts += row["responses"]
+            truncated += row["truncated"]
+        sequences = stack_sequences(renderer.prompts_ids(prompts), renderer.responses_ids(texts), renderer.pad_id)
+        return Completions(sequences, torch.tensor(truncated), [Record(prompt) for prompt in prompts], texts)
+
+    def _spread(self, reward: Reward) -> float:
+        totals = reward.load(self.lab.data.renderer, "any")(self._samples).sum(1)
+        return max(float(totals.std(unbiased=False)), 1e-6)
+
+
+def figures(rows: Rows, answers: dict[str, Rows]) -> dict[str, Any]:
+    """What a policy's answers amount to, and how often each beats another policy's to the same prompt.
+
+    Args:
+        rows: The policy's own answers.
+        answers: Those of all policies, in the same order of prompts.
+    """
+    found: dict[str, Any] = {}
+    for kind in ("seen", "unseen"):
+        mine = [row for row in rows if row["kind"] == kind]
+        found[kind] = {
+            "gold": float(np.mean([row["gold"] for row in mine])),
+            "length": float(np.mean([row["length"] for row in mine])),
+            **{f"refusal_{family}": _refusals(mine, family) for family in ("unsafe", "scary")},
+            "wins": {
+                other: float(np.mean([_win(a, b) for a, b in zip(rows, theirs, strict=True) if a["kind"] == kind]))
+                for other, theirs in answers.items()
+            },
+        }
+    return found
+
+
+def _win(mine: dict[str, Any], theirs: dict[str, Any]) -> float:
+    return (np.sign(mine["gold"] - theirs["gold"]) + 1) / 2
+
+
+def _refusals(rows: Rows, family: str) -> float:
+    return float(np.mean([row["refuses"] for row in rows if row["family"] == family]))
