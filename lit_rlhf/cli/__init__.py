@@ -18,6 +18,7 @@ other commands:
   run        run a whole experiment: every stage of a file or folder of stage configs, in one process
   strength   train voters on preference pairs and write how strongly they prefer each
   evaluate   measure a reward model on preference pairs and on benchmark files
+  study      measure claims of the papers over several seeds, and judge them
   compare    sample several policies on the same prompts and judge them
   world      write a small random model and tokenizer of the embedded synthetic world
 

@@ -165,8 +165,9 @@ class PreferenceDataModule(LightningDataModule):
         return {"fingerprint": self.fingerprint, "rows": len(self.train_rows)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to resume on other data than the run began with."""
-        if state_dict["fingerprint"] != self.fingerprint:
+        """Refuse to resume training on other data than the run began with; other data may be measured on."""
+        fitting = self.trainer is None or self.trainer.state.fn == "fit"
+        if fitting and state_dict["fingerprint"] != self.fingerprint:
             raise DataError(
                 f"the checkpoint was written with other data ({state_dict['rows']:,} training rows then, "
                 f"{len(self.train_rows):,} now, or another order, batch size or seed)",

@@ -21,6 +21,7 @@ from transformers import (
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.data.rows import check_folder
 
 
 def load_model(path: str, kind: Literal["causal", "scalar", "rewriter"]) -> PreTrainedModel:
@@ -35,6 +36,7 @@ def load_model(path: str, kind: Literal["causal", "scalar", "rewriter"]) -> PreT
     Raises:
         DataError: If nothing can be loaded from there.
     """
+    check_folder(path)
     try:
         if kind == "rewriter" and AutoConfig.from_pretrained(path).is_encoder_decoder:
             return AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32)

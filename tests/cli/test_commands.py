@@ -69,13 +69,20 @@ def test_other_errors_keep_their_traceback(monkeypatch):
         dispatch(["world", "somewhere"])
 
 
-@pytest.mark.parametrize("command", ["world", "compare", "strength", "run"])
+@pytest.mark.parametrize("command", ["world", "compare", "strength", "evaluate", "study", "run"])
 def test_every_command_explains_its_options(capsys, command):
     with pytest.raises(SystemExit) as stopped:
         dispatch([command, "--help"])
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
-    option = {"world": "--preset", "compare": "--policies", "strength": "--voting.folds", "run": "--only"}[command]
+    option = {
+        "world": "--preset",
+        "compare": "--policies",
+        "strength": "--voting.folds",
+        "evaluate": "--benchmarks",
+        "study": "--processes",
+        "run": "--only",
+    }[command]
     assert option in shown
     assert "--extra" not in shown
 

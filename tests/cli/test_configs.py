@@ -13,7 +13,7 @@ from lit_rlhf.cli.stage import make_cli
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = sorted((CONFIGS / "experiments").glob("*.yaml"))
-PARTS = sorted(file for file in CONFIGS.rglob("*.yaml") if file.parent.name != "experiments")
+PARTS = sorted(file for file in CONFIGS.rglob("*.yaml") if file.parent.name not in ("experiments", "studies"))
 
 SCALAR = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": "a/model"}}
 MISSING = {

@@ -3,6 +3,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -355,3 +356,17 @@ def test_data_for_evaluation_alone_need_no_training_rows(tiny_model):
     assert len(module.val_rows) == 9
     with pytest.raises(DataError, match="no pairs are left for training"):
         module.train_dataloader()
+
+
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_other_data_may_be_measured_on_but_not_trained_on(tiny_model, command):
+    module = PreferenceDataModule(Listed(numbered(range(9))))
+    module.load("pairs", tiny_model)
+    other = PreferenceDataModule(Listed(numbered(range(12))))
+    other.load("pairs", tiny_model)
+    other.trainer = SimpleNamespace(state=SimpleNamespace(fn=command))
+    if command == "validate":
+        other.load_state_dict(module.state_dict())
+    else:
+        with pytest.raises(DataError, match="other data"):
+            other.load_state_dict(module.state_dict())

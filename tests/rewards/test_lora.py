@@ -112,7 +112,7 @@ def test_a_checkpoint_of_other_adapters_is_refused(lit, trained, write_model, tm
 def test_a_checkpoint_that_lacks_a_trained_weight_is_refused(lit, trained, write_model, tmp_path):
     given = options(tmp_path, write_model("gpt2"), "ContrastiveRewardModule", objective="swav")
     given["trainer"]["max_epochs"] = 2
-    with pytest.raises(DataError, match="options|adapters have trained"):
+    with pytest.raises(DataError, match=r"options|adapters have trained"):
         lit("fit", tmp_path / "run", given, "--ckpt_path", last(trained[1]))
 
 

@@ -69,7 +69,9 @@ def test_a_base_model_is_read_back(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize(("preset", "low", "high"), [("tiny", 3e4, 8e4), ("200k", 1.8e5, 2.3e5), ("1m", 8e5, 1.2e6), ("5m", 4e6, 6e6)])
+@pytest.mark.parametrize(
+    ("preset", "low", "high"), [("tiny", 3e4, 8e4), ("200k", 1.8e5, 2.3e5), ("1m", 8e5, 1.2e6), ("5m", 4e6, 6e6)]
+)
 def test_presets_are_as_large_as_they_say(preset, low, high):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
