@@ -96,6 +96,8 @@ def _step(line: str) -> float:
 class Generations(Callback):
     """A table that grows: prompt, response, proxy reward, baseline mean, and the gold reward where it is known.
 
+    A rewriter's table holds rejected response, correction and chosen response after each validation.
+
     Goes to W&B and to ``generations.jsonl`` in the run's folder. What is known of every token goes to the file as
     lists, and to W&B as heat-maps: ``generations/token_rewards`` and ``generations/token_advantages``.
 
@@ -120,6 +122,16 @@ class Generations(Callback):
         examples = getattr(pl_module, "examples", None)
         if not examples or (trainer.global_step - 1) % self.every_n_steps:
             return
+        self._add(trainer, examples)
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add what the module has written in validation: the corrections of a rewriter."""
+        written = getattr(pl_module, "corrections", None)
+        if written and not trainer.sanity_checking:
+            self._add(trainer, written)
+
+    def _add(self, trainer: Trainer, examples: list[dict[str, Any]]) -> None:
         rows = [{"step": trainer.global_step, **example} for example in examples]
         path = self._path(trainer)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lightning import LightningModule
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.preparation import View
@@ -17,7 +17,8 @@ from lit_rlhf.networks.optimizer import Optimizer, total_steps
 class AdaptedModule(LightningModule):
     """Trains all weights, or low-rank adapters beside frozen ones; checkpoints then hold no frozen weights.
 
-    Subclasses build their network in ``configure_model`` and hand its transformers model to `adapt`.
+    Subclasses build ``network``, which holds its transformers model as ``model``, in ``configure_model``, and hand the
+    latter to `adapt`.
 
     Args:
         model: Where the weights come from.
@@ -45,13 +46,25 @@ class AdaptedModule(LightningModule):
         if self.lora is not None:
             self.lora.add(model)
 
+    def remember_scores(self, moments: dict[str, float]) -> None:
+        """Keep ``mean``, ``std`` and ``n`` of the scores of a validation; the exported model brings them along."""
+        if not self.trainer.sanity_checking:
+            datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            self._config.calibration = {**moments, "data": ", ".join(datamodule.source_names)}
+
+    @property
+    def _config(self) -> PreTrainedConfig:
+        network: Any = self.network
+        return network.model.config
+
     def configure_optimizers(self) -> Any:
         """AdamW over all parameters that are trained."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return self.optimizer.build(trained, total_steps(self.trainer))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep no frozen weights, but what names them."""
+        """Keep no frozen weights, but what names them; remember the spread of the scores."""
+        checkpoint["calibration"] = getattr(self._config, "calibration", None)
         checkpoint["lora"] = self._adapters()
         frozen = {name for name, each in self.named_parameters(remove_duplicate=False) if not each.requires_grad}
         weights = checkpoint["state_dict"]
@@ -59,6 +72,8 @@ class AdaptedModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint whose adapters are others, or belong to other frozen weights.
+
+        A run that is resumed behind its last validation exports the spread that was measured there.
 
         Raises:
             DataError: Names what differs.
@@ -69,6 +84,8 @@ class AdaptedModule(LightningModule):
             told = ", ".join(f"{name} {theirs.get(name)} instead of {ours.get(name)}" for name in differing)
             hint = "Resume with the model and the lora options that the run was started with."
             raise DataError(f"the checkpoint's adapters have {told}", self.path, hint)
+        if checkpoint["calibration"] is not None:
+            self._config.calibration = checkpoint["calibration"]
 
     def _adapters(self) -> dict[str, Any] | None:
         """What the trained adapters fit to: options, fingerprint of the frozen weights, count of the trained ones."""

@@ -2,12 +2,13 @@
 
 import weakref
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from lit_rlhf.data.batches import Completions
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 
 
@@ -88,3 +89,15 @@ def on_last_token(scores: Tensor, completions: Completions) -> Tensor:
     lengths = completions.sequences.response_length
     placed = torch.zeros(len(lengths), int(lengths.max()), device=scores.device)
     return placed.scatter(1, lengths[:, None] - 1, scores.float()[:, None])
+
+
+def unit_scale(calibration: dict[str, Any] | None, path: str) -> float:
+    """The factor that gives scores of a model's validation pairs a standard deviation of 1.
+
+    Raises:
+        DataError: If the model was never measured.
+    """
+    if not calibration or not calibration["std"] > 0:
+        hint = "Train it with validation pairs, or give the reward a scale (1.0 leaves the scores alone)."
+        raise DataError("the model brings no spread of scores to divide by", path, hint)
+    return 1.0 / calibration["std"]

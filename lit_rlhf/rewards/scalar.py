@@ -5,11 +5,10 @@ from typing import Self
 from torch import Tensor
 
 from lit_rlhf.data.batches import Completions, Sequences, stack_sequences
-from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.rewards.model import RewardModel
-from lit_rlhf.rewards.reward import SequenceReward
+from lit_rlhf.rewards.reward import SequenceReward, unit_scale
 
 
 class ScalarReward(SequenceReward):
@@ -33,16 +32,9 @@ class ScalarReward(SequenceReward):
         """Load the model and find out how it can be asked."""
         self.model = RewardModel.load(self.path, self.batch_size)
         self.shares_ids = self.model.renderer.fingerprint == renderer.fingerprint
-        self.scale = self._calibrated() if self._scale is None else self._scale
+        self.scale = unit_scale(self.model.calibration, self.path) if self._scale is None else self._scale
         self.fingerprint = f"scalar {fingerprint(self.model.network)} x {self.scale:.6g}"
         return self
-
-    def _calibrated(self) -> float:
-        calibration = self.model.calibration
-        if not calibration or not calibration["std"] > 0:
-            hint = "Train it with validation pairs, or give ScalarReward a scale (1.0 leaves the scores alone)."
-            raise DataError("the model brings no spread of scores to divide by", self.path, hint)
-        return 1.0 / calibration["std"]
 
     def scores(self, completions: Completions) -> Tensor:
         """Scaled scores ``(N,)``; asked again about the same completions (as the proxy), it answers from memory."""

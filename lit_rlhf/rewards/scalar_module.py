@@ -94,9 +94,7 @@ class ScalarRewardModule(AdaptedModule):
         # Computed over all processes, so equal on each of them.
         self.log_dict({f"val/{name}": value for name, value in figures.items() if name != "accuracy"})
         self.log("val/accuracy", figures["accuracy"], prog_bar=True)
-        if not self.trainer.sanity_checking:
-            datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.network.model.config.calibration = {**moments, "data": ", ".join(datamodule.source_names)}  # type: ignore[union-attr]
+        self.remember_scores(moments)
 
     def predict_step(self, batch: PairBatch, batch_idx: int) -> list[tuple[str, float]]:
         """Hash of each pair, and by how much its chosen response outscores the rejected one."""
@@ -108,17 +106,6 @@ class ScalarRewardModule(AdaptedModule):
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the spread of the scores too."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["calibration"] = getattr(self.network.model.config, "calibration", None)  # type: ignore[union-attr]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A run that is resumed behind its last validation exports the spread that was measured there."""
-        super().on_load_checkpoint(checkpoint)
-        if checkpoint["calibration"] is not None:
-            self.network.model.config.calibration = checkpoint["calibration"]  # type: ignore[union-attr]
 
     def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
         """Write a directory that ``AutoModelForSequenceClassification`` loads, with equal scores."""

@@ -12,7 +12,7 @@ from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import seq2seq_token_rewards
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.networks.rewriter import Rewriter, Rewriting
-from lit_rlhf.rewards.reward import Reward
+from lit_rlhf.rewards.reward import Reward, unit_scale
 
 
 class Seq2SeqReward(Reward):
@@ -30,7 +30,8 @@ class Seq2SeqReward(Reward):
         positive: Reward of a token before the first disagreement.
         negative: Reward of a disagreeing token.
         normalize: Divide by the response's length, or else length itself is rewarded.
-        scale: Factor on the rewards.
+        scale: Factor on the rewards. None divides them by the standard deviation of whole responses' scores that was
+            measured on the model's validation pairs, with rewards of 1 and −1 per token, divided by length.
         batch_size: Rows scored at a time.
 
     Raises:
@@ -43,12 +44,12 @@ class Seq2SeqReward(Reward):
         positive: float = 1.0,
         negative: float = -1.0,
         normalize: bool = True,
-        scale: float = 1.0,
+        scale: float | None = None,
         batch_size: int = 64,
     ) -> None:
         super().__init__()
         self.path, self.positive, self.negative, self.normalize = model, positive, negative, normalize
-        self.scale, self.batch_size = scale, batch_size
+        self._scale, self.batch_size = scale, batch_size
 
     def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
         """Load the rewriter, and check that it reads the policy's tokens."""
@@ -57,6 +58,8 @@ class Seq2SeqReward(Reward):
             hint = "Train the rewriter from the policy's own model, with the same template."
             raise DataError("its tokenizer or chat template is not the policy's: tokens do not match", self.path, hint)
         self.network = load_rewriter(self.path, own)
+        calibration = getattr(self.network.model.config, "calibration", None)
+        self.scale = unit_scale(calibration, self.path) if self._scale is None else self._scale
         how = f"{self.positive:g}/{self.negative:g}{' per token' if self.normalize else ''} x {self.scale:.6g}"
         self.fingerprint = f"seq2seq {fingerprint(self.network)} {how}"
         return self

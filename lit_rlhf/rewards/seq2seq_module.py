@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_rlhf.data.batches import PairBatch
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.functional import masked_mean, seq2seq_token_rewards
+from lit_rlhf.functional import seq2seq_token_rewards
 from lit_rlhf.networks.adapters import LoRA, merged
 from lit_rlhf.networks.backbone import export, positions
 from lit_rlhf.networks.optimizer import Optimizer
@@ -40,7 +40,7 @@ class Seq2SeqRewardModule(AdaptedModule):
             an assistant's turn.
         correction_weight: Of the correction examples in the loss.
         identity_weight: Of the identity examples; 0 leaves them out.
-        examples: Corrections of rejected validation responses that are written out for reading.
+        examples: Corrections of rejected validation responses that are written out for reading, greedily.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class Seq2SeqRewardModule(AdaptedModule):
             if weight < 0:
                 raise DataError(f"is {weight}", f"option {option}", "Give 0 or more.")
         self.marker, self.correction_weight, self.identity_weight = marker, correction_weight, identity_weight
-        self.number_of_examples = examples
+        self.number_of_corrections = examples
         self.network: Rewriter | None = None
-        self.examples: list[dict[str, Any]] = []
+        self.corrections: list[dict[str, Any]] = []
 
     @property
     def renderer(self) -> Renderer:
@@ -81,7 +81,7 @@ class Seq2SeqRewardModule(AdaptedModule):
             self.network.model.get_output_embeddings().requires_grad_(False)  # type: ignore[operator]
         self.scored = PairMetrics(datamodule.source_names, datamodule.val_rows)
         self.by_matches, self.by_likelihood = PairwiseAccuracy(), PairwiseAccuracy()
-        self.copied = PairwiseAccuracy()
+        self.kept, self.copied = PairwiseAccuracy(), PairwiseAccuracy()
 
     def on_fit_start(self) -> None:
         """Refuse pairs whose correction would not fit into the model, before any time is spent."""
@@ -134,30 +134,31 @@ class Seq2SeqRewardModule(AdaptedModule):
         ):
             good, bad = values.chunk(2)
             metric.update(good - bad)
-        rejected_part = kept[slice(len(batch), 2 * len(batch))]
-        self.copied.update(rejected_part.matches[rejected_part.mask].float() - 0.5)  # its share is the rate of copying
-        left_alone = kept[slice(0, len(batch))]
-        self.log("val/match_rate_chosen", masked_mean(left_alone.matches, left_alone.mask), batch_size=len(batch))
-        if batch_idx == 0 and self.number_of_examples:
-            self.examples = self.write_examples(batch)
+        for metric, rows in ((self.kept, slice(0, len(batch))), (self.copied, slice(len(batch), 2 * len(batch)))):
+            part = kept[rows]
+            metric.update(part.matches[part.mask].float() - 0.5)  # one entry per token: the share is a rate
+        if batch_idx == 0 and self.number_of_corrections:
+            self.corrections = self.write_corrections(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the shares with their intervals."""
         figures = self.scored.figures()
         figures.pop("calibration_error", None)  # a token score is no log-odds
         shares = {"accuracy_by_matches": self.by_matches, "accuracy_by_likelihood": self.by_likelihood}
-        for name, metric in {**shares, "copy_rate_rejected": self.copied}.items():
+        rates = {"match_rate_chosen": self.kept, "copy_rate_rejected": self.copied}
+        for name, metric in {**shares, **rates}.items():
             found = metric.compute()
             figures |= {name: found["share"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
             metric.reset()
+        self.remember_scores(self.scored.moments())
         self.scored.reset()
         self.log_dict({f"val/{name}": value for name, value in figures.items() if name != "accuracy"})
         self.log("val/accuracy", figures["accuracy"], prog_bar=True)
 
     @torch.no_grad()
-    def write_examples(self, batch: PairBatch) -> list[dict[str, Any]]:
+    def write_corrections(self, batch: PairBatch) -> list[dict[str, Any]]:
         """The first few rejected responses with their corrections, as texts."""
-        few = batch.rejected[: self.number_of_examples]
+        few = batch.rejected[: self.number_of_corrections]
         longest = int(batch.chosen.response_length.max()) + 8
         corrections = self.network.correct(few, self.renderer.eos_id, longest)  # type: ignore[union-attr]
         texts = [self.renderer.response_text(ids) for ids in corrections]

@@ -152,11 +152,21 @@ def test_validation_logs_shares_with_intervals_and_writes_corrections(trained):
     cli, folder = trained
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     logged = {name: value for line in lines for name, value in line.items()}
-    for name in ("accuracy", "accuracy_by_matches", "accuracy_by_likelihood", "copy_rate_rejected", "true_accuracy"):
+    for name in (
+        "accuracy",
+        "accuracy_by_matches",
+        "accuracy_by_likelihood",
+        "copy_rate_rejected",
+        "match_rate_chosen",
+        "true_accuracy",
+    ):
         assert logged[f"val/{name}_low"] <= logged[f"val/{name}"] <= logged[f"val/{name}_high"]
     assert "val/calibration_error" not in logged
-    assert len(cli.model.examples) == 4
-    assert all(row.keys() == {"prompt", "rejected", "correction", "chosen"} for row in cli.model.examples)
+    rows = [json.loads(line) for line in (folder / "generations.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2] * 4 + [4] * 4
+    assert all(row.keys() == {"step", "prompt", "rejected", "correction", "chosen"} for row in rows)
+    rejected = {row.record.rejected for row in cli.datamodule.val_rows}
+    assert all(row["rejected"] in rejected for row in rows)
 
 
 def test_figures_of_validation_equal_a_loop_over_pairs(tiny_model, lit, tmp_path):
@@ -236,7 +246,9 @@ def exported(trained):
 
 
 @pytest.mark.parametrize("truncated", [False, True])
-@pytest.mark.parametrize("options", [{}, {"positive": 0.5, "negative": -2.0, "normalize": False, "scale": 3.0}])
+@pytest.mark.parametrize(
+    "options", [{"scale": 1.0}, {"positive": 0.5, "negative": -2.0, "normalize": False, "scale": 3.0}]
+)
 def test_one_pass_equals_the_two_phases_of_the_paper(exported, options, truncated):
     data = pairs(exported)
     reward = Seq2SeqReward(exported, batch_size=5, **options).load(data.renderer, "policy")
@@ -280,9 +292,19 @@ def test_another_tokenizer_or_a_model_that_does_not_rewrite_is_refused(exported,
         Seq2SeqReward(tiny_model).load(Renderer.load(tiny_model), "policy")
 
 
+def test_without_a_scale_validation_responses_have_unit_spread(exported, trained):
+    data = trained[0].datamodule
+    reward = Seq2SeqReward(exported).load(data.renderer, "policy")
+    answers = [(row, answer) for row in data.val_rows for answer in (row.chosen, row.rejected)]
+    sequences = stack_sequences([row.prompt for row, _ in answers], [answer for _, answer in answers], 0)
+    records = [row.record for row, _ in answers]
+    totals = reward(Completions(sequences, torch.zeros(len(answers), dtype=torch.bool), records, [""] * len(answers)))
+    assert totals.sum(1).std(unbiased=False).item() == pytest.approx(1.0, abs=1e-4)
+
+
 def test_other_settings_have_another_fingerprint(exported):
     renderer = pairs(exported).renderer
-    settings = [{}, {"positive": 0.0}, {"negative": 0.0}, {"normalize": False}, {"scale": 2.0}]
+    settings = [{"scale": 1.0}, {"positive": 0.0}, {"negative": 0.0}, {"normalize": False}, {"scale": 2.0}]
     prints = {Seq2SeqReward(exported, **each).load(renderer, "policy").fingerprint for each in settings}
     assert len(prints) == len(settings)
 
@@ -311,7 +333,7 @@ def test_ppo_and_baselines_take_token_rewards(lit, exported, tiny_model, tmp_pat
     assert isinstance(cli.model.reward, ContrastiveReward)
     line = json.loads((tmp_path / "plain" / "metrics.jsonl").read_text().splitlines()[0])
     assert line["train/first_ratio"] == 1.0
-    assert -1 <= line["train/reward"] <= 1
+    assert line["train/token_reward_abs"] > 0
 
 
 def test_flipped_pairs_are_corrected_the_other_way_round(tiny_model):
