@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 from lit_rlhf.data.errors import DataError
@@ -177,3 +178,20 @@ class Renderer:
     def _decoded_prefix(self) -> str:
         """What decoding leaves of that prefix: tokenizers of the SentencePiece family drop a first blank themselves."""
         return "" if self._decode(self._encode([self._response_prefix + "a"])[0]) == "a" else self._response_prefix
+
+
+def cut_into_tokens(ids: list[int], renderer: Renderer) -> list[str]:
+    """The text that each token adds to its response; the entries join to that response.
+
+    The whole text is cut where the text of the first t tokens stops agreeing with it, for every t.
+    """
+    whole = renderer.response_text(ids)
+    agreed = [_agreed(whole, renderer.response_text(ids[:t])) for t in range(len(ids))]
+    cuts = accumulate([*agreed, len(whole)], max)
+    return [whole[start:stop] for start, stop in pairwise(cuts)]
+
+
+def _agreed(one: str, other: str) -> int:
+    """Number of characters that two texts begin with alike."""
+    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))

@@ -1,13 +1,12 @@
 """What is measured of completions and trajectories."""
 
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lit_rlhf.data.batches import Completions
-from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.data.rendering import Renderer, cut_into_tokens
 from lit_rlhf.functional import masked_mean
 from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards.reward import Reward
@@ -91,21 +90,7 @@ def token_texts(completions: Completions, renderer: Renderer, n: int | None = No
         renderer: The way from their ids to text.
         n: How many rows; None takes all.
     """
-    return [_token_texts(ids, renderer) for ids in completions.sequences[:n].response_lists()]
-
-
-def _token_texts(ids: list[int], renderer: Renderer) -> list[str]:
-    """Cut the whole text where the text of the first t tokens stops agreeing with it, for every t."""
-    whole = renderer.response_text(ids)
-    agreed = [_agreed(whole, renderer.response_text(ids[:t])) for t in range(len(ids))]
-    cuts = accumulate([*agreed, len(whole)], max)
-    return [whole[start:stop] for start, stop in pairwise(cuts)]
-
-
-def _agreed(one: str, other: str) -> int:
-    """Number of characters that two texts begin with alike."""
-    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differing, min(len(one), len(other)))
+    return [cut_into_tokens(ids, renderer) for ids in completions.sequences[:n].response_lists()]
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from lit_rlhf.data.batches import Completions
+from lit_rlhf.data.batches import Completions, Sequences, stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 
@@ -101,3 +101,13 @@ def unit_scale(calibration: dict[str, Any] | None, path: str) -> float:
         hint = "Train it with validation pairs, or give the reward a scale (1.0 leaves the scores alone)."
         raise DataError("the model brings no spread of scores to divide by", path, hint)
     return 1.0 / calibration["std"]
+
+
+def through_text(completions: Completions, renderer: Renderer) -> Sequences:
+    """The same prompts and responses as another tokenizer and template write them."""
+    prompts = renderer.prompts_ids([record.prompt for record in completions.records])
+    responses = renderer.responses_ids(completions.texts)
+    for response, truncated in zip(responses, completions.truncated.tolist(), strict=True):
+        if truncated and len(response) > 1:
+            response.pop()  # a response that was cut off does not end
+    return stack_sequences(prompts, responses, renderer.pad_id).to(completions.sequences.ids.device)

@@ -4,11 +4,11 @@ from typing import Self
 
 from torch import Tensor
 
-from lit_rlhf.data.batches import Completions, Sequences, stack_sequences
+from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.rewards.model import RewardModel
-from lit_rlhf.rewards.reward import SequenceReward, unit_scale
+from lit_rlhf.rewards.reward import SequenceReward, through_text, unit_scale
 
 
 class ScalarReward(SequenceReward):
@@ -41,13 +41,5 @@ class ScalarReward(SequenceReward):
         return self.remembered(completions, self._score)
 
     def _score(self, completions: Completions) -> Tensor:
-        sequences = completions.sequences if self.shares_ids else self._through_text(completions)
+        sequences = completions.sequences if self.shares_ids else through_text(completions, self.model.renderer)
         return self.scale * self.model.score_sequences(sequences)
-
-    def _through_text(self, completions: Completions) -> Sequences:
-        prompts, responses = self.model.tokenise([record.prompt for record in completions.records], completions.texts)
-        for response, truncated in zip(responses, completions.truncated.tolist(), strict=True):
-            if truncated and len(response) > 1:
-                response.pop()  # a response that was cut off does not end
-        device = completions.sequences.ids.device
-        return stack_sequences(prompts, responses, self.model.renderer.pad_id).to(device)

@@ -7,10 +7,10 @@ from transformers import AutoModelForCausalLM, T5Config, T5ForConditionalGenerat
 from lit_rlhf.data.batches import Completions, PairBatch, stack_sequences
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.data.rendering import Renderer, cut_into_tokens
 from lit_rlhf.networks.rewriter import Rewriter, correction_marker
 from lit_rlhf.rewards import ContrastiveReward, Seq2SeqReward, Seq2SeqRewardModule
-from lit_rlhf.rewards.seq2seq import load_rewriter
+from lit_rlhf.rewards.seq2seq import hand_on, load_rewriter
 from lit_rlhf.world import WorldPairs, tokenizer
 
 
@@ -343,3 +343,49 @@ def test_flipped_pairs_are_corrected_the_other_way_round(tiny_model):
     turned = PairBatch(**{**vars(batch), "chosen": batch.rejected, "rejected": batch.chosen})
     with torch.no_grad():
         assert module.loss(batch) != module.loss(turned)
+
+
+# ---------------------------------------------------------------------- another tokenizer
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """A tokenizer of single letters with a chat template of its own."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    signs = [chr(code) for code in range(32, 127)] + ["\n", "<unk>", "<end>"]
+    core = Tokenizer(models.WordLevel({sign: place for place, sign in enumerate(signs)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    core.decoder = decoders.Fuse()
+    words = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="<end>", pad_token="<end>")
+    return Renderer(words, "dialogue")
+
+
+def test_values_go_to_the_token_in_which_each_ends(letters, tiny_model):
+    words = Renderer.load(tiny_model)
+    text = next(record.chosen for record in WorldPairs(1).records())
+    of_words, of_letters = words.response_ids(text), letters.response_ids(text)
+    assert len(of_letters) == len(text) + 1
+    values = [float(2**-i) for i in range(len(of_letters))]
+    found = hand_on(of_words, words, of_letters, letters, values)
+    expected, start = [], 0
+    for token in cut_into_tokens(of_words, words)[:-1]:
+        expected.append(sum(values[start : start + len(token)]))
+        start += len(token)
+    assert found == pytest.approx([*expected, values[-1]])
+    back = hand_on(of_letters, letters, of_words, words, found)
+    ends = {sum(map(len, cut_into_tokens(of_words, words)[: t + 1])) - 1 for t in range(len(of_words) - 1)}
+    assert all((value != 0) == (place in ends or place == len(of_letters) - 1) for place, value in enumerate(back))
+    assert hand_on(of_words, words, of_words, words, values) == values[: len(of_words)]
+
+
+def test_a_rewriter_with_another_template_can_be_asked_through_text(exported, tiny_model):
+    data = pairs(exported)
+    completions = completions_of(data, data.train_rows[:6])
+    own = Seq2SeqReward(exported, retokenise=True).load(data.renderer, "policy")
+    through = Seq2SeqReward(exported, retokenise=True).load(Renderer.load(tiny_model, "plain"), "policy")
+    assert own.translation is None
+    assert through.translation is not None
+    # The policy's template differs, its words do not: the very same rewards reach the very same tokens.
+    torch.testing.assert_close(through(completions), own(completions))
