@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import platform
 import time
 import warnings
@@ -9,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from math import inf
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -48,14 +49,14 @@ class Claim:
     paper: str
     effect: str
     measure: Callable[[Measurement], float | None]
-    low: float = -inf
-    high: float = inf
+    low: float = -math.inf
+    high: float = math.inf
     note: str = ""
 
     @property
     def criterion(self) -> str:
         """The rule in words."""
-        where = [f"above {self.low:g}"] * (self.low > -inf) + [f"below {self.high:g}"] * (self.high < inf)
+        where = [f"above {self.low:g}"] * (self.low > -math.inf) + [f"below {self.high:g}"] * (self.high < math.inf)
         region = " and ".join(where)
         return f"holds if the 95 % interval over seeds of [{self.effect}] lies {region}; does not if it lies outside"
 
@@ -73,8 +74,8 @@ class Claim:
             "effect": float(values.mean()) if len(values) else None,
             "ci_low": low,
             "ci_high": high,
-            "low": self.low if self.low > -inf else None,
-            "high": self.high if self.high < inf else None,
+            "low": self.low if self.low > -math.inf else None,
+            "high": self.high if self.high < math.inf else None,
             "seeds": len(values),
             "values": found,
             "verdict": verdict(low, high, self.low, self.high),
@@ -166,7 +167,9 @@ def study(study: Study, out: str, processes: int = 2) -> dict[str, Any]:
         "seconds": {
             "this_run": round(time.perf_counter() - start, 1),
             "all_parts": round(sum(each["seconds"] for each in measured.values()), 1),
+            "all_parts_cpu": _total([each.get("cpu_seconds") for each in measured.values()]),
         },
+        "date": datetime.now(UTC).date().isoformat(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
     write_json(folder / "summary.json", summary)
@@ -181,6 +184,8 @@ def markdown(summary: dict[str, Any]) -> str:
     lines = [
         f"# Study `{summary['study']}`",
         "",
+        "Measured until {date}, Python {python}, torch {torch}.".format(date=summary["date"], **summary["versions"]),
+        "",
         "| claim | paper | measured | effect [95 % over seeds] | seeds | verdict |",
         "|---|---|---|---|---|---|",
     ]
@@ -188,7 +193,9 @@ def markdown(summary: dict[str, Any]) -> str:
         effect = f"{_number(row['effect'])} [{_number(row['ci_low'])}, {_number(row['ci_high'])}]"
         cells = [row["claim"], row["paper"], row["measured"], effect, str(row["seeds"]), f"**{row['verdict']}**"]
         lines.append("| " + " | ".join(cells) + " |")
-    notes = [f"- {row['claim']}: {row['note']}" for row in summary["claims"] if row["note"] and _failed(row)]
+    reasons = dict.fromkeys(row["note"] for row in summary["claims"] if row["note"] and _failed(row))
+    of = {reason: [f"`{row['id']}`" for row in summary["claims"] if row["note"] == reason] for reason in reasons}
+    notes = [f"- {', '.join(of[reason])}: {reason}" for reason in reasons]
     lines += ["", "Criteria, stated before the run:", ""]
     lines += [f"- `{row['id']}`: {row['criterion']}." for row in summary["claims"]]
     lines += (["", "What did not hold, and the likely reason:", "", *notes] if notes else []) + [""]
@@ -208,6 +215,12 @@ def print_claims(summary: dict[str, Any]) -> None:
         effect = f"{_number(row['effect'])} [{_number(row['ci_low'])}, {_number(row['ci_high'])}]"
         table.add_row(row["claim"], row["paper"], row["measured"], effect, row["verdict"])
     Console().print(table)
+
+
+def _total(values: list[float | None]) -> float | None:
+    """Their sum; None where one is unknown, as in parts that an older version measured."""
+    known = [value for value in values if value is not None]
+    return round(sum(known), 1) if len(known) == len(values) else None
 
 
 def _failed(row: dict[str, Any]) -> bool:
@@ -247,10 +260,11 @@ def _run(study: Study, jobs: list[Job], folder: Path, processes: int) -> Iterato
 
 def _measure(study: Study, job: Job, folder: Path) -> tuple[str, int, float]:
     """Measure one part and write it down; returns part, seed and seconds."""
-    start = time.perf_counter()
+    start, work = time.perf_counter(), time.process_time()
     found = study.measure(*job, folder)
-    seconds = time.perf_counter() - start
-    write_json(_result(folder, *job), {"found": found, "seconds": round(seconds, 1)})
+    seconds, work = time.perf_counter() - start, time.process_time() - work
+    row = {"found": found, "seconds": round(seconds, 1), "cpu_seconds": round(work, 1)}
+    write_json(_result(folder, *job), row)
     return *job, seconds
 
 

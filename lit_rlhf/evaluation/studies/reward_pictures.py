@@ -60,6 +60,7 @@ def _treatments(axis: Any, measurements: list[Measurement]) -> None:
         means = np.mean(curves, axis=0)
         axis.plot(range(1, len(means) + 1), means, "o-", markersize=3, color=colour, label=_LABELS.get(name, name))
     axis.legend(frameon=False, fontsize=8)
+    axis.set_xticks(range(1, len(measurements[0]["treatments"]["baseline"]) + 1))
     axis.set(title="true accuracy over the epochs (means)", xlabel="epoch")
 
 
