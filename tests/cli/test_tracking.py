@@ -1,10 +1,12 @@
 import json
+import os
 import sys
 
 import pytest
 
+from lit_rlhf.cli.commands import call
 from lit_rlhf.cli.stage import run_stage
-from lit_rlhf.cli.tracking import Wandb, finish, logged_in
+from lit_rlhf.cli.tracking import Wandb, finish, log_report, logged_in
 
 NETRC = "machine {host}\n  login user\n  password 0123456789\n"
 
@@ -139,3 +141,41 @@ def test_without_logger_nothing_is_written_for_one(lit, tiny_model, tmp_path, mo
     trainer = lit("fit", tmp_path / "run", options, "--trainer.logger", "false").trainer
     assert trainer.loggers == []
     assert not list(tmp_path.rglob("*wandb*"))
+
+
+@pytest.mark.slow
+def test_a_command_logs_its_figures_and_its_own_pictures(nobody, fresh_wandb, tmp_path):
+    from matplotlib import pyplot as plt
+
+    for name in ("old", "new"):
+        figure = plt.figure()
+        figure.savefig(tmp_path / f"{name}.png")
+        plt.close(figure)
+    os.utime(tmp_path / "old.png", (0, 0))
+    log_report("strength", tmp_path, {"pairs": 7, "true_label": {"share_wrong": 0.25}, "bins": [1, 2]}, "group", 1.0)
+    assert fresh_wandb.run is None
+    (run,) = (tmp_path / "wandb").glob("offline-run-*")
+    pictures = [file.name for file in (run / "files" / "media" / "images").glob("*.png")]
+    assert len(pictures) == 1
+    assert pictures[0].startswith("new_")
+    content = next(run.glob("*.wandb")).read_bytes()
+    assert b"true_label/share_wrong" in content
+    assert b"bins" not in content
+
+
+def test_an_empty_group_keeps_a_command_out_of_wandb(monkeypatch, tmp_path):
+    logged = []
+    monkeypatch.setattr("lit_rlhf.cli.tracking.log_report", lambda *args: logged.append(args[0]))
+    monkeypatch.setattr("lit_rlhf.cli.commands._function", lambda command: echo)
+    for group in (None, "experiment", ""):
+        call("compare", options={"out": str(tmp_path)}, group=group)
+    assert logged == ["compare", "compare"]
+
+
+def echo(out: str) -> dict[str, float]:
+    """Give a figure.
+
+    Args:
+        out: A folder.
+    """
+    return {"figure": 1.0}
