@@ -1,6 +1,7 @@
 """A model that reads a question with an answer and writes a better answer."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,58 @@ class Rewriter(nn.Module):
         inputs = torch.cat([begin, target[:, :-1]], 1)  # (N, T): each token is predicted from those before it
         logits = model(input_ids=asked.ids, attention_mask=asked.mask, decoder_input_ids=inputs, use_cache=False).logits
         return Rewriting(target, mask, chosen_logprobs(logits.float(), target), logits.argmax(-1))
+
+    def shared(self, rejected: Sequences, chosen: Sequences) -> tuple[Rewriting, Rewriting]:
+        """What it writes to (prompt, rejected) and to (prompt, chosen), the target being chosen in both.
+
+        Both examples of a pair stand in one row behind a prompt that is computed once: prompt, rejected, marker,
+        chosen, and again chosen, marker, chosen, where the second part sees the prompt and itself, and counts its
+        positions from the prompt's end. The numbers are those of two separate rows.
+
+        Args:
+            rejected: Prompts with the rejected responses, N rows.
+            chosen: The same prompts with the chosen responses.
+        """
+        assert self.network is not None
+        device, marker = rejected.ids.device, len(self.marker)
+        targets, bad = chosen.response_lists(), rejected.response_lists()
+        prompts = [row[:n] for row, n in zip(chosen.ids.tolist(), chosen.prompt_length.tolist(), strict=True)]
+        rows = [p + r + self.marker + c + c + self.marker + c for p, r, c in zip(prompts, bad, targets, strict=True)]
+        ids, length = (each.to(device) for each in pad_rows(rows, self.pad_id))  # (N, S)
+        good = chosen.response_length
+        first = chosen.prompt_length + rejected.response_length + marker  # where the first target begins (N,)
+        fork = first + good  # where the second part begins (N,)
+        steps = torch.arange(ids.shape[1], device=device)
+        behind = steps >= fork[:, None]  # (N, S): the second part
+        of_prompt = steps < chosen.prompt_length[:, None]
+        places = torch.where(behind, steps - fork[:, None] + chosen.prompt_length[:, None], steps)
+        sees = of_prompt[:, None, :] | (behind[:, :, None] == behind[:, None, :])  # (N, S, S): query, key
+        sees = sees & (steps[:, None] >= steps) & (steps < length[:, None])[:, None, :]
+        sees = sees | torch.eye(len(steps), dtype=torch.bool, device=device)  # a row of padding must see something
+        states = self.model.base_model(  # type: ignore[operator]
+            input_ids=ids, attention_mask=sees[:, None], position_ids=places, use_cache=False
+        ).last_hidden_state
+        target, lengths = (each.to(device) for each in pad_rows(targets, self.pad_id))
+        mask = torch.arange(target.shape[1], device=device) < lengths[:, None]  # (N, T)
+        found = []
+        for begin in (first, fork + good + marker):
+            at = (begin[:, None] - 1 + torch.arange(target.shape[1], device=device)).clamp(max=ids.shape[1] - 1)
+            head: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
+            logits = head(states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))).float()  # (N, T, V)
+            found.append(Rewriting(target, mask, chosen_logprobs(logits, target), logits.argmax(-1)))
+        return found[0], found[1]
+
+    @property
+    def can_share(self) -> bool:
+        """Whether `shared` gives right numbers: a plain decoder that sees all of its past and whose head is linear."""
+        config: Any = self.model.config
+        windows = getattr(config, "sliding_window", None) and any(
+            kind != "full_attention" for kind in getattr(config, "layer_types", None) or ["sliding_attention"]
+        )
+        changed = any(
+            getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")
+        )
+        return self.network is not None and not windows and not changed
 
     @torch.no_grad()
     def correct(self, asked: Sequences, eos_id: int, max_new_tokens: int) -> list[list[int]]:

@@ -41,6 +41,8 @@ class Seq2SeqRewardModule(AdaptedModule):
         correction_weight: Of the correction examples in the loss.
         identity_weight: Of the identity examples; 0 leaves them out.
         examples: Corrections of rejected validation responses that are written out for reading, greedily.
+        share_prompt: Compute the prompt of a pair once for its two examples, for decoders that see all of their past.
+            None does so where prompts are longer than responses, and where the model allows it.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Seq2SeqRewardModule(AdaptedModule):
         correction_weight: float = 1.0,
         identity_weight: float = 1.0,
         examples: int = 4,
+        share_prompt: bool | None = None,
     ) -> None:
         super().__init__(model, optimizer, lora)
         self.save_hyperparameters()
@@ -59,7 +62,7 @@ class Seq2SeqRewardModule(AdaptedModule):
             if weight < 0:
                 raise DataError(f"is {weight}", f"option {option}", "Give 0 or more.")
         self.marker, self.correction_weight, self.identity_weight = marker, correction_weight, identity_weight
-        self.number_of_corrections = examples
+        self.number_of_corrections, self.share_prompt = examples, share_prompt
         self.network: Rewriter | None = None
         self.corrections: list[dict[str, Any]] = []
 
@@ -79,6 +82,9 @@ class Seq2SeqRewardModule(AdaptedModule):
         self.adapt(self.network.model, self.renderer)
         if self.lora is not None:
             self.network.model.get_output_embeddings().requires_grad_(False)  # type: ignore[operator]
+        if self.share_prompt and not self.network.can_share:
+            hint = "Leave it out: encoder–decoders and models with windows of attention read every example alone."
+            raise DataError("is impossible with this model", "option share_prompt", hint)
         self.scored = PairMetrics(datamodule.source_names, datamodule.val_rows)
         self.by_matches, self.by_likelihood = PairwiseAccuracy(), PairwiseAccuracy()
         self.kept, self.copied = PairwiseAccuracy(), PairwiseAccuracy()
@@ -100,15 +106,28 @@ class Seq2SeqRewardModule(AdaptedModule):
 
     def loss(self, batch: PairBatch) -> Tensor:
         """Mean negative log-likelihood per target token over correction and identity examples."""
-        asked, weights = batch.rejected, [self.correction_weight] * len(batch)
-        targets = batch.chosen.response_lists()
-        if self.identity_weight:
-            asked = asked.joined(batch.chosen)
-            targets, weights = targets * 2, weights + [self.identity_weight] * len(batch)
-        written: Rewriting = self.network(asked, targets)  # type: ignore[misc]
-        weight = torch.tensor(weights, device=asked.ids.device)[:, None] * written.mask  # (N, T)
-        nll = torch.where(written.mask, -written.logprobs, 0.0)
-        return (weight * nll).sum() / weight.sum().clamp(min=1e-8)
+        if not self.identity_weight:
+            return self._weighted(
+                [(self.correction_weight, self.network(batch.rejected, batch.chosen.response_lists()))]
+            )  # type: ignore[misc]
+        if self._shares(batch):
+            correction, identity = self.network.shared(batch.rejected, batch.chosen)  # type: ignore[union-attr]
+        else:
+            both: Rewriting = self.network(batch.rejected.joined(batch.chosen), batch.chosen.response_lists() * 2)  # type: ignore[misc]
+            correction, identity = both[: len(batch)], both[len(batch) :]
+        return self._weighted([(self.correction_weight, correction), (self.identity_weight, identity)])
+
+    def _weighted(self, examples: list[tuple[float, Rewriting]]) -> Tensor:
+        total = sum(weight * torch.where(each.mask, -each.logprobs, 0.0).sum() for weight, each in examples)
+        tokens = sum(weight * each.mask.sum() for weight, each in examples)
+        return torch.as_tensor(total / torch.as_tensor(tokens).clamp(min=1e-8))
+
+    def _shares(self, batch: PairBatch) -> bool:
+        """Whether both examples of a pair are to stand behind one prompt."""
+        if self.share_prompt is None:
+            longer = batch.chosen.prompt_length.float().mean() > batch.chosen.response_length.float().mean()
+            return bool(longer) and self.network.can_share  # type: ignore[union-attr]
+        return self.share_prompt
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """One step on a batch of pairs."""
@@ -120,9 +139,13 @@ class Seq2SeqRewardModule(AdaptedModule):
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Score both responses of each pair by how far the model would leave them as they are."""
-        self.log("val/loss", self.loss(batch), batch_size=len(batch), sync_dist=True)
-        both = batch.chosen.joined(batch.rejected)
-        kept: Rewriting = self.network(both, both.response_lists())  # type: ignore[misc]
+        n, good, bad = len(batch), batch.chosen.response_lists(), batch.rejected.response_lists()
+        # The identity examples of the loss are also what tells how far the chosen responses would be left alone.
+        asked = batch.chosen.joined(batch.rejected).joined(batch.rejected)
+        written: Rewriting = self.network(asked, good + bad + good)  # type: ignore[misc]
+        kept = written[: 2 * n]
+        examples = [(self.identity_weight, written[:n]), (self.correction_weight, written[2 * n :])]
+        self.log("val/loss", self._weighted(examples), batch_size=n, sync_dist=True)
         lengths = kept.mask.sum(1)
         # Whole numbers until the division: equal scores are exactly equal, and count as ties.
         rewards = seq2seq_token_rewards(kept.target, kept.predicted, kept.mask, normalize=False).sum(1) / lengths
@@ -132,10 +155,9 @@ class Seq2SeqRewardModule(AdaptedModule):
             (self.by_matches, kept.matches.sum(1) / lengths),
             (self.by_likelihood, torch.where(kept.mask, kept.logprobs, 0.0).sum(1) / lengths),
         ):
-            good, bad = values.chunk(2)
-            metric.update(good - bad)
-        for metric, rows in ((self.kept, slice(0, len(batch))), (self.copied, slice(len(batch), 2 * len(batch)))):
-            part = kept[rows]
+            first, second = values.chunk(2)
+            metric.update(first - second)
+        for metric, part in ((self.kept, kept[:n]), (self.copied, kept[n:])):
             metric.update(part.matches[part.mask].float() - 0.5)  # one entry per token: the share is a rate
         if batch_idx == 0 and self.number_of_corrections:
             self.corrections = self.write_corrections(batch)

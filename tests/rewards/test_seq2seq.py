@@ -83,6 +83,31 @@ def test_one_pass_over_a_batch_equals_one_token_at_a_time(base):
         )
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2"])
+def test_a_shared_prompt_gives_the_numbers_and_gradients_of_separate_rows(write_model, architecture):
+    network, _ = rewriter(write_model(architecture))
+    assert network.can_share
+    batch = next(iter(pairs(write_model(architecture), val_fraction=0).train_dataloader()))
+    targets = batch.chosen.response_lists()
+    apart = network(batch.rejected.joined(batch.chosen), targets * 2)
+    together = network.shared(batch.rejected, batch.chosen)
+    gradients = []
+    for found in ((apart[: len(batch)], apart[len(batch) :]), together):
+        logprobs = torch.cat([each.logprobs[each.mask] for each in found])
+        gradients.append((logprobs, torch.autograd.grad(logprobs.mean(), list(network.parameters())[:3])))
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-4)
+    for one, other in zip((apart[: len(batch)], apart[len(batch) :]), together, strict=True):
+        assert (one.predicted == other.predicted)[one.mask].float().mean() > 0.99  # ties apart
+        assert torch.equal(one.mask, other.mask)
+
+
+def test_windows_of_attention_and_encoder_decoders_do_not_share(write_model, t5, lit, tmp_path):
+    assert not rewriter(write_model("gemma3"))[0].can_share
+    assert not rewriter(t5)[0].can_share
+    with pytest.raises(DataError, match="share_prompt"):
+        fit(lit, tmp_path, t5, share_prompt=True)
+
+
 def test_corrections_are_the_likeliest_tokens_until_the_end(base):
     network, renderer = rewriter(base)
     row = pairs(base).train_rows[0]
@@ -132,10 +157,12 @@ def loaded(path, data, **options):
     return module
 
 
+@pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize(("correction", "identity"), [(1.0, 1.0), (2.0, 0.5), (1.0, 0.0), (0.0, 1.0)])
-def test_the_loss_is_the_weighted_mean_over_target_tokens(tiny_model, correction, identity):
+def test_the_loss_is_the_weighted_mean_over_target_tokens(tiny_model, correction, identity, share):
     data = pairs(tiny_model, val_fraction=0)
-    module = loaded(tiny_model, data, correction_weight=correction, identity_weight=identity)
+    weights = {"correction_weight": correction, "identity_weight": identity}
+    module = loaded(tiny_model, data, share_prompt=share, **weights)
     batch = next(iter(data.train_dataloader()))
     total = weight = 0.0
     for good, bad in zip(batch.chosen.response_lists(), batch.rejected.response_lists(), strict=True):
