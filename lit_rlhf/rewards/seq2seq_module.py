@@ -106,14 +106,14 @@ class Seq2SeqRewardModule(AdaptedModule):
 
     def loss(self, batch: PairBatch) -> Tensor:
         """Mean negative log-likelihood per target token over correction and identity examples."""
+        targets = batch.chosen.response_lists()
         if not self.identity_weight:
-            return self._weighted(
-                [(self.correction_weight, self.network(batch.rejected, batch.chosen.response_lists()))]
-            )  # type: ignore[misc]
+            alone: Rewriting = self.network(batch.rejected, targets)  # type: ignore[misc]
+            return self._weighted([(self.correction_weight, alone)])
         if self._shares(batch):
             correction, identity = self.network.shared(batch.rejected, batch.chosen)  # type: ignore[union-attr]
         else:
-            both: Rewriting = self.network(batch.rejected.joined(batch.chosen), batch.chosen.response_lists() * 2)  # type: ignore[misc]
+            both: Rewriting = self.network(batch.rejected.joined(batch.chosen), targets * 2)  # type: ignore[misc]
             correction, identity = both[: len(batch)], both[len(batch) :]
         return self._weighted([(self.correction_weight, correction), (self.identity_weight, identity)])
 
