@@ -96,7 +96,16 @@ small{color:#555;line-height:1.5;display:block}
 """
 
 
-def heatmap_html(rows: list[TokenRow], heading: str = "") -> str:
+class Page(str):
+    """A page of HTML: a string that a notebook shows as what it means, in a frame, so that styles stay inside."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return f'<iframe srcdoc="{html.escape(self)}" style="width:100%;height:28em;border:0"></iframe>'
+
+
+def heatmap_html(rows: list[TokenRow], heading: str = "") -> Page:
     """A page of its own, needing nothing from elsewhere: red tokens are penalised, blue ones rewarded.
 
     All rows share one scale, symmetric around 0. A token's value shows when the pointer rests on it. Blanks and line
@@ -112,7 +121,7 @@ def heatmap_html(rows: list[TokenRow], heading: str = "") -> str:
     top = f"<h1>{title}</h1>" if title else ""
     ends = "".join(f"<span>{text}</span>" for text in _ends(limit))
     body = "".join(f"<h2>{html.escape(row.title)}</h2><p>{_spans(row, limit)}</p>" for row in rows)
-    return (
+    return Page(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{title or 'Tokens'}</title><style>{_STYLE.replace('BAR', bar)}</style></head><body>"

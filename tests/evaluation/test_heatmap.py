@@ -130,3 +130,11 @@ def test_rows_of_completions_hold_real_tokens_only(tiny_model):
         assert "".join(row.tokens) == texts[i]
         assert row.values == values[i, : int(sequences.response_length[i])].tolist()
     assert token_rows(completions, values, renderer, n=2) == rows[:2]
+
+
+def test_a_notebook_shows_the_page_in_a_frame_of_its_own():
+    page = heatmap_html(ROWS)
+    frame = page._repr_html_()
+    inside = re.fullmatch(r'<iframe srcdoc="([^"]*)"[^>]*></iframe>', frame)
+    assert inside is not None
+    assert html.unescape(inside[1]) == page
