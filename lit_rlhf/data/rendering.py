@@ -130,11 +130,14 @@ class Renderer:
     @cached_property
     def fingerprint(self) -> str:
         """Names the template and the vocabulary: equal fingerprints give equal ids for equal texts."""
+        # Reward models are given a padding token of their own; it changes no id of a text.
+        tokenizer = self.tokenizer
+        own_pad = {tokenizer.pad_token} - {None, tokenizer.eos_token}
         probe = "The quick brown fox (1984) said: 'it is\n\n good, isn’t it?' ÄÖÜ 北京 🙂"
         facts = [
             self.tokenizer.chat_template,
-            len(self.tokenizer),
-            self.tokenizer.all_special_tokens,
+            len(tokenizer) - len(own_pad),
+            [token for token in tokenizer.all_special_tokens if token not in own_pad],
             self.prompt_ids((Message("user", probe),)),
             self.response_ids(probe),
         ]

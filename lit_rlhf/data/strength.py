@@ -83,5 +83,6 @@ def strength_row(record: Record, differences: list[float], part: str) -> dict[st
 
 
 def table_rows(where: str | Path) -> list[dict[str, Any]]:
-    """All rows of a finished strength table."""
-    return Store(where).rows()
+    """All rows of a finished strength table; the folder of the ``strength`` command, which holds it, will do too."""
+    inside = Path(where) / "table"
+    return Store(inside if inside.is_dir() else where).rows()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lit_rlhf.data.datamodule import PreferenceDataModule
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import write_json
 from lit_rlhf.data.strength import own_differences, table_rows
 from lit_rlhf.evaluation.pictures import COLOURS, pyplot
@@ -48,7 +49,10 @@ def strength(
     else:
         data.load("pairs")
         scores = {row.record.pair_hash: own_differences(row.record) or [] for row in [*data.train_rows, *data.val_rows]}
-        votes = [{name: each[m] for name, each in scores.items()} for m in range(min(map(len, scores.values())))]
+        counts = {len(each) for each in scores.values()}
+        if len(counts) > 1:
+            raise DataError(f"pairs come with different numbers of scores: {sorted(counts)}", "option data.sources")
+        votes = [{name: each[m] for name, each in scores.items()} for m in range(counts.pop())]
         write_table(folder / "table", data, votes, {"pairs": data.fingerprint, "voters": len(votes)})
     rows = [row for row in table_rows(folder / "table") if row["part"] == "train"]
     report = strength_report(rows)

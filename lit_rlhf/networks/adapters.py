@@ -48,7 +48,8 @@ class LoRA:
             DataError: If a target names no linear layer of the body.
         """
         body: PreTrainedModel = model.base_model  # type: ignore[assignment]
-        linear = {name: part for name, part in body.named_modules() if isinstance(part, nn.Linear | Conv1D)}
+        layers = {name: part for name, part in body.named_modules() if isinstance(part, nn.Linear | Conv1D)}
+        linear = {name: part for name, part in layers.items() if not name.startswith("pooler.")}
         for target in [] if self.targets == "all-linear" else self.targets:
             if not any(f".{name}".endswith(f".{target}") for name in linear):
                 known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
@@ -61,6 +62,9 @@ class LoRA:
             fan_in_fan_out=any(isinstance(part, Conv1D) for part in linear.values()),  # GPT-2 keeps weights transposed
         )
         inject_adapter_in_model(config, body)
+        pooler = getattr(body, "pooler", None)
+        if pooler is not None:
+            pooler.requires_grad_(True)  # often new and random: it belongs to the head
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:

@@ -97,10 +97,17 @@ def by_length(sequences: Sequences, compute: Callable[[Sequences], Tensor], size
     return torch.cat(parts)[torch.cat(groups).argsort()]
 
 
-def fingerprint(network: nn.Module) -> str:
-    """Sixteen hexadecimal digits that name the weights: from up to 4,096 values of every tensor."""
+def fingerprint(network: nn.Module, skip: str | None = None) -> str:
+    """Sixteen hexadecimal digits that name the weights: from up to 4,096 values of every tensor.
+
+    Args:
+        network: Holds the weights.
+        skip: Leave out tensors whose name begins like this, such as a pooler that may be new and random.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
+        if skip is not None and name.startswith(skip):
+            continue
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, -(-flat.numel() // 4096))].float().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)}".encode())

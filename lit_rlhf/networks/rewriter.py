@@ -1,5 +1,6 @@
 """A model that reads a question with an answer and writes a better answer."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +114,7 @@ class Rewriter(nn.Module):
         behind = steps >= fork[:, None]  # (N, S): the second part
         of_prompt = steps < chosen.prompt_length[:, None]
         places = torch.where(behind, steps - fork[:, None] + chosen.prompt_length[:, None], steps)
+        places = torch.where(steps < length[:, None], places, 0)  # padding may lie beyond the last position there is
         sees = of_prompt[:, None, :] | (behind[:, :, None] == behind[:, None, :])  # (N, S, S): query, key
         sees = sees & (steps[:, None] >= steps) & (steps < length[:, None])[:, None, :]
         sees = sees | torch.eye(len(steps), dtype=torch.bool, device=device)  # a row of padding must see something
@@ -132,14 +134,17 @@ class Rewriter(nn.Module):
     @property
     def can_share(self) -> bool:
         """Whether `shared` gives right numbers: a plain decoder that sees all of its past and whose head is linear."""
+        if self.network is None:
+            return False
         config: Any = self.model.config
-        windows = getattr(config, "sliding_window", None) and any(
-            kind != "full_attention" for kind in getattr(config, "layer_types", None) or ["sliding_attention"]
-        )
-        changed = any(
-            getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")
-        )
-        return self.network is not None and not windows and not changed
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        sliding = getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")
+        windows = kinds != {"full_attention"} or sliding
+        scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+        changed = any(getattr(config, name, None) for name in scaled)
+        places = "position_ids" in inspect.signature(self.model.base_model.forward).parameters
+        # Other kinds of attention add a bool mask to their scores, or do not take one for every pair of tokens.
+        return config._attn_implementation == "sdpa" and places and not windows and not changed
 
     @torch.no_grad()
     def correct(self, asked: Sequences, eos_id: int, max_new_tokens: int) -> list[list[int]]:

@@ -121,7 +121,8 @@ class PPOModule(LightningModule):
         self.reference_fingerprint = fingerprint(self.reference)
         for reward in filter(None, (self.reward, self.judge)):
             reward.load(self.renderer, self.reference_fingerprint)
-        self.critic = RewardNetwork(self.critic_path or self.path, self.reward.scale if self.critic_path else 1.0)
+        scale = self.reward.critic_scale(self.critic_path) if self.critic_path else 1.0
+        self.critic = RewardNetwork(self.critic_path or self.path, scale)
         self.generator = seeded_generator(self.trainer.strategy.root_device, "ppo", self.seed, self.global_rank)
 
     def configure_optimizers(self) -> Any:

@@ -41,7 +41,9 @@ class AdaptedModule(LightningModule):
 
     def adapt(self, model: PreTrainedModel, renderer: Renderer) -> None:
         """Give a freshly loaded model its padding token, and its adapters, if there are any."""
-        self._base = fingerprint(model.base_model) if self.lora is not None else None  # before random rows are added
+        # Before random rows are added to the embeddings; a pooler may be new, and is trained.
+        self._base = fingerprint(model.base_model, skip="pooler.") if self.lora is not None else None
+        self._config.calibration = None  # that of the model it starts from is no longer true
         ensure_pad_token(model, renderer)
         if self.lora is not None:
             self.lora.add(model)

@@ -68,6 +68,10 @@ class ContrastiveReward(Reward):
         """The inner reward's proxy: unseen prompts have no baselines."""
         return self.inner.proxy
 
+    def critic_scale(self, path: str) -> float:
+        """The inner reward's."""
+        return self.inner.critic_scale(path)
+
     def baselines(self, completions: Completions) -> Tensor:
         """Baseline rewards of each row's prompt ``(N, k)``.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.rewards.reward import Reward
+from lit_rlhf.rewards.reward import Reward, on_last_token
 
 Combination = Literal["mean", "worst", "lower_bound"]
 
@@ -63,6 +63,10 @@ class EnsembleReward(Reward):
             return self
         return EnsembleReward(proxies, self.reduce, self.coefficient)._named()
 
+    def critic_scale(self, path: str) -> float:
+        """That of the member whose model it is."""
+        return max(member.critic_scale(path) for member in self.members)
+
     def baseline_mean(self, completions: Completions) -> Tensor | None:
         """Mean of the members' baseline means ``(N,)``; None unless every member has baselines."""
         means = [member.baseline_mean(completions) for member in self.members]
@@ -70,12 +74,18 @@ class EnsembleReward(Reward):
         return torch.stack(known).mean(0) if len(known) == len(means) else None
 
     def forward(self, completions: Completions) -> Tensor:
-        """The members' rewards, combined token by token ``(N, T)``."""
+        """The combined rewards of the response tokens ``(N, T)``.
+
+        Members are compared by what they give a whole response: one may reward tokens and another the last one only.
+        """
         rewards = self._rewards(completions)
+        totals = rewards.sum(2)  # (M, N)
         if self.reduce == "worst":
-            return rewards.amin(0)
+            return rewards[totals.argmin(0), torch.arange(totals.shape[1], device=totals.device)]
         mean = rewards.mean(0)
-        return mean - self.coefficient * rewards.std(0, unbiased=False) if self.reduce == "lower_bound" else mean
+        if self.reduce == "mean":
+            return mean
+        return mean - on_last_token(self.coefficient * totals.std(0, unbiased=False), completions)
 
     def diagnostics(self, completions: Completions) -> dict[str, Tensor]:
         """``disagreement``, each member's mean as ``member_I`` (from 1), and the members' own as ``member_I/NAME``.

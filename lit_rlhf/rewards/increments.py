@@ -50,6 +50,10 @@ class TokenIncrementReward(ScalarReward):
         self.fingerprint = f"token increments of {self.fingerprint}"
         return self
 
+    def critic_scale(self, path: str) -> float:
+        """None: what is still to come of a score is not the score so far."""
+        return 0.0
+
     def scores(self, completions: Completions) -> Tensor:
         """Scaled scores of whole responses ``(N,)``: what the increments add up to."""
         return self(completions).sum(1)

@@ -3,11 +3,13 @@
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.utils import get_total_norm
 
 from lit_rlhf.data.batches import PairBatch
+from lit_rlhf.data.store import Store
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.rewards.samples import PolicySamples, mean_difference
@@ -63,6 +65,18 @@ class MetaRewardModule(ScalarRewardModule):
         self.samples = PolicySamples(
             self.samples_path, datamodule.renderer, self.inner_batch_size, datamodule.max_length, self.seed
         )
+        told = f"samples: {len(self.samples.prompts):,} prompts, {self.samples.alike:,} left out with one response only"
+        rank_zero_info(told)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember what the samples were made from."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["samples"] = Store(self.samples_path).key
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with other samples."""
+        super().on_load_checkpoint(checkpoint)
+        Store(self.samples_path).check(checkpoint["samples"])
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> None:  # type: ignore[override]
         """Move up J, take the preference gradient there, move back, apply it."""

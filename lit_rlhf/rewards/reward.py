@@ -40,6 +40,14 @@ class Reward(nn.Module):
         """The reward without wrappers that need stored data: what is reported on unseen prompts."""
         return self
 
+    def critic_scale(self, path: str) -> float:
+        """Factor on the head of a critic that starts from the model in a directory.
+
+        A critic that starts from the very model whose scores are the reward follows their scale. Of any other model
+        it takes the body, and a head that says 0: scores that mean something else would be a false start.
+        """
+        return 0.0
+
     def baseline_mean(self, completions: Completions) -> Tensor | None:
         """Mean reward of each prompt's stored baselines ``(N,)``, or None where there are none."""
         return None

@@ -1,5 +1,6 @@
 """The scalar reward model as a reward."""
 
+import os
 from typing import Self
 
 from torch import Tensor
@@ -35,6 +36,10 @@ class ScalarReward(SequenceReward):
         self.scale = unit_scale(self.model.calibration, self.path) if self._scale is None else self._scale
         self.fingerprint = f"scalar {fingerprint(self.model.network)} x {self.scale:.6g}"
         return self
+
+    def critic_scale(self, path: str) -> float:
+        """The scale, if the critic starts from this reward's model."""
+        return self.scale if os.path.abspath(path) == os.path.abspath(self.path) else 0.0
 
     def scores(self, completions: Completions) -> Tensor:
         """Scaled scores ``(N,)``; asked again about the same completions (as the proxy), it answers from memory."""

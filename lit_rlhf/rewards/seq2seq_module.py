@@ -61,6 +61,8 @@ class Seq2SeqRewardModule(AdaptedModule):
         for option, weight in (("correction_weight", correction_weight), ("identity_weight", identity_weight)):
             if weight < 0:
                 raise DataError(f"is {weight}", f"option {option}", "Give 0 or more.")
+        if not correction_weight and not identity_weight:
+            raise DataError("are both 0", "options correction_weight and identity_weight", "Nothing would be learned.")
         self.marker, self.correction_weight, self.identity_weight = marker, correction_weight, identity_weight
         self.number_of_corrections, self.share_prompt = examples, share_prompt
         self.network: Rewriter | None = None
@@ -92,6 +94,7 @@ class Seq2SeqRewardModule(AdaptedModule):
     def on_fit_start(self) -> None:
         """Refuse pairs whose correction would not fit into the model, before any time is spent."""
         limit = positions(self.network.model)  # type: ignore[union-attr]
+        self._refuse_soft_labels()
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if limit is None:
             return
@@ -101,6 +104,12 @@ class Seq2SeqRewardModule(AdaptedModule):
                 where = row.record.location or "option data.max_length"
                 hint = f"Lower data.max_length to {limit // 2}: a correction holds the prompt and two responses."
                 raise DataError(f"its correction takes {needed} tokens, the model has {limit} positions", where, hint)
+
+    def _refuse_soft_labels(self) -> None:
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if any(row.label.margin or row.label.target != 1 for row in datamodule.train_rows):
+            hint = "Leave out SoftLabel, EnsembleSoftLabel and AdaptiveMargin; Flip and Slice work."
+            raise DataError("a rewriter knows neither margins nor soft labels", "option data.treatments", hint)
 
     # ------------------------------------------------------------------ the loss
 
@@ -181,7 +190,9 @@ class Seq2SeqRewardModule(AdaptedModule):
     def write_corrections(self, batch: PairBatch) -> list[dict[str, Any]]:
         """The first few rejected responses with their corrections, as texts."""
         few = batch.rejected[: self.number_of_corrections]
-        longest = int(batch.chosen.response_length.max()) + 8
+        limit = positions(self.network.model) or 10**9  # type: ignore[union-attr]
+        room = limit - self.network.longest(int(few.prompt_length.max()), int(few.response_length.max()), 0)  # type: ignore[union-attr]
+        longest = min(int(batch.chosen.response_length.max()) + 8, room)
         corrections = self.network.correct(few, self.renderer.eos_id, longest)  # type: ignore[union-attr]
         texts = [self.renderer.response_text(ids) for ids in corrections]
         return [

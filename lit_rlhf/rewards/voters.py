@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import shutil
 import time
 import warnings
 from collections import Counter
@@ -111,6 +112,7 @@ def write_table(directory: Path, data: PreferenceDataModule, votes: list[Differe
             name = row.record.pair_hash
             rows.setdefault(name, strength_row(row.record, [differences[name] for differences in votes], part))
     partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     store = Store(partial)
     store.begin(key)
     store.write_part(0, list(rows.values()))
@@ -213,13 +215,19 @@ def _key(voter: ScalarRewardModule, data: PreferenceDataModule, voting: Voting) 
     """What a voter's part depends on; their number is not among it."""
     settings = f"{type(voter).__name__} {sorted(voter.hparams.items(), key=str)}"
     return {
-        "model": fingerprint(load_model(voter.path, "scalar").base_model),
-        "voter": hashlib.sha256(settings.encode()).hexdigest()[:16],
+        "model": fingerprint(load_model(voter.path, "scalar").base_model, skip="pooler."),
+        "voter": _digest(settings),
         "pairs": data.fingerprint,
+        "validation_pairs": _digest([row.record.pair_hash for row in data.val_rows]),
+        "trainer": _digest([item for item in sorted(voting.trainer.items()) if item[0] != "enable_progress_bar"]),
         "epochs": voting.epochs,
         "folds": voting.folds or 0,
         "seed": voting.seed,
     }
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(str(content).encode()).hexdigest()[:16]
 
 
 def _warn_of_repetition(rows: list[Row], voting: Voting) -> None:

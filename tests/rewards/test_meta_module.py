@@ -24,9 +24,9 @@ SAMPLES = [
 ]
 
 
-def write_samples(folder, samples=SAMPLES):
+def write_samples(folder, samples=SAMPLES, policy="some"):
     store = Store(folder / "samples")
-    store.begin({"policy": "some"})
+    store.begin({"policy": policy})
     rows = []
     for record, texts in zip(WorldPrompts(len(samples)).records(), samples, strict=True):
         messages = [{"role": message.role, "content": message.content} for message in record.prompt]
@@ -217,6 +217,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, tmp_path):
     assert torch.equal(weights(whole), weights(resumed))
     lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "parts")]
     assert [json.loads(line) for line in lines[0]] == [json.loads(line) for line in lines[1]]
+
+
+def test_a_run_does_not_go_on_with_other_samples(train, tmp_path):
+    train(tmp_path / "run", steps=2)
+    other = write_samples(tmp_path, policy="another")
+    checkpoint = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    with pytest.raises(DataError, match="policy: the store has 'another'"):
+        train(tmp_path / "again", "--ckpt_path", checkpoint, steps=4, samples=other)
 
 
 def test_the_inner_step_raises_the_difference_and_is_taken_back(tiny_reward_model, tmp_path, train):

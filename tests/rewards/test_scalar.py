@@ -11,7 +11,7 @@ from lit_rlhf.data.batches import Completions, stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.reward_network import RewardNetwork
-from lit_rlhf.rewards import ScalarReward
+from lit_rlhf.rewards import EnsembleReward, GoldReward, ScalarReward, TokenIncrementReward
 
 
 @pytest.fixture
@@ -154,3 +154,13 @@ def test_fingerprint_names_weights_and_scale(tiny_reward_model, letters, rendere
 def test_a_model_that_is_not_there_is_named(renderer, tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         ScalarReward(str(tmp_path / "nowhere")).load(renderer, "policy")
+
+
+def test_a_critic_follows_the_scale_of_its_own_model_only(tiny_reward_model, tiny_model):
+    renderer = Renderer.load(tiny_reward_model)
+    reward = ScalarReward(tiny_reward_model, scale=0.25).load(renderer, "policy")
+    assert reward.critic_scale(tiny_reward_model) == reward.critic_scale(f"{tiny_reward_model}/") == 0.25
+    assert reward.critic_scale(tiny_model) == 0
+    assert EnsembleReward([GoldReward(), reward]).critic_scale(tiny_reward_model) == 0.25
+    increments = TokenIncrementReward(tiny_reward_model, scale=0.25).load(renderer, "policy")
+    assert increments.critic_scale(tiny_reward_model) == GoldReward().critic_scale(tiny_model) == 0

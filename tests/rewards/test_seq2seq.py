@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import AutoModelForCausalLM, GPT2Config, GPTJConfig, T5Config, T5ForConditionalGeneration
 
 from lit_rlhf.data.batches import Completions, PairBatch, stack_sequences
 from lit_rlhf.data.datamodule import PreferenceDataModule
@@ -99,6 +99,31 @@ def test_a_shared_prompt_gives_the_numbers_and_gradients_of_separate_rows(write_
     for one, other in zip((apart[: len(batch)], apart[len(batch) :]), together, strict=True):
         assert (one.predicted == other.predicted)[one.mask].float().mean() > 0.99  # ties apart
         assert torch.equal(one.mask, other.mask)
+
+
+def test_a_shared_prompt_needs_no_more_positions_than_its_examples(tmp_path):
+    """One long row beside a short one: padding must not be looked up behind the last position."""
+    words = tokenizer()
+    ends = {"vocab_size": len(words), "eos_token_id": words.eos_token_id, "bos_token_id": None}
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=2, n_positions=48, **ends)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    network, _ = rewriter(str(tmp_path))
+    prompts, answers = [[7] * 3, [7] * 3], [[8] * 20, [8] * 2]
+    sequences = stack_sequences(prompts, answers, 0)
+    with torch.no_grad():
+        together = network.shared(sequences, sequences)
+        apart = network(sequences, answers)
+    for each in together:
+        torch.testing.assert_close(each.logprobs[each.mask], apart.logprobs[apart.mask], atol=1e-5, rtol=0)
+
+
+def test_models_whose_attention_takes_no_such_mask_do_not_share(tmp_path):
+    words = tokenizer()
+    config = GPTJConfig(n_embd=32, n_layer=1, n_head=2, n_positions=64, rotary_dim=8, vocab_size=len(words))
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    assert not rewriter(str(tmp_path))[0].can_share
 
 
 def test_windows_of_attention_and_encoder_decoders_do_not_share(write_model, t5, lit, tmp_path):
@@ -327,6 +352,26 @@ def test_without_a_scale_validation_responses_have_unit_spread(exported, trained
     records = [row.record for row, _ in answers]
     totals = reward(Completions(sequences, torch.zeros(len(answers), dtype=torch.bool), records, [""] * len(answers)))
     assert totals.sum(1).std(unbiased=False).item() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_padding_token_of_its_own_does_not_make_another_tokenizer(lit, tiny_model, tmp_path):
+    """Policies such as GPT-2 and Llama have no padding token, reward models are given one; no text's ids change."""
+    words = tokenizer().__class__.from_pretrained(tiny_model)
+    words.pad_token = None
+    AutoModelForCausalLM.from_pretrained(tiny_model).save_pretrained(tmp_path / "policy")
+    words.save_pretrained(tmp_path / "policy")
+    policy = Renderer.load(str(tmp_path / "policy"))
+    assert policy.tokenizer.pad_token is None
+    fit(lit, tmp_path / "rewriter", str(tmp_path / "policy"))
+    exported = str(tmp_path / "rewriter" / "model")
+    assert Renderer.load(exported).tokenizer.pad_token is not None
+    assert Seq2SeqReward(exported).load(policy, "policy").translation is None
+
+
+@pytest.mark.parametrize("weights", [{"correction_weight": 0.0, "identity_weight": 0.0}, {"identity_weight": -1.0}])
+def test_weights_that_teach_nothing_are_refused(tiny_model, weights):
+    with pytest.raises(DataError, match="weight"):
+        Seq2SeqRewardModule(tiny_model, **weights)
 
 
 def test_other_settings_have_another_fingerprint(exported):
