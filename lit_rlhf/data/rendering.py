@@ -97,15 +97,21 @@ class Renderer:
         """Token ids of one rendered conversation."""
         return self.prompts_ids([prompt])[0]
 
-    def responses_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of finished responses, end-of-sequence included.
+    def responses_ids(self, texts: Sequence[str], truncated: Sequence[bool] | None = None) -> list[list[int]]:
+        """Token ids of responses; finished ones with their end-of-sequence.
 
         Special-token text inside a response is spelled out, never turned into the token itself, so a
         response can neither end early nor open a turn. A Unigram vocabulary, which knows such text as a word and
         cannot spell it out, leaves it out.
+
+        Args:
+            texts: The responses.
+            truncated: Which of them were cut off and so do not end; by default none. An empty one ends all the same.
         """
         encoded = self._encode([self._response_prefix + text for text in texts], split_special_tokens=True)
-        return [[*(token for token in row if token not in self._special_ids), self.eos_id] for row in encoded]
+        rows = [[token for token in row if token not in self._special_ids] for row in encoded]
+        cut_off = truncated or [False] * len(rows)
+        return [row if row and cut else [*row, self.eos_id] for row, cut in zip(rows, cut_off, strict=True)]
 
     def response_ids(self, text: str) -> list[int]:
         """Token ids of one finished response."""

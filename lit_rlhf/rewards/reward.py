@@ -114,8 +114,5 @@ def unit_scale(calibration: dict[str, Any] | None, path: str) -> float:
 def through_text(completions: Completions, renderer: Renderer) -> Sequences:
     """The same prompts and responses as another tokenizer and template write them."""
     prompts = renderer.prompts_ids([record.prompt for record in completions.records])
-    responses = renderer.responses_ids(completions.texts)
-    for response, truncated in zip(responses, completions.truncated.tolist(), strict=True):
-        if truncated and len(response) > 1:
-            response.pop()  # a response that was cut off does not end
+    responses = renderer.responses_ids(completions.texts, completions.truncated.tolist())
     return stack_sequences(prompts, responses, renderer.pad_id).to(completions.sequences.ids.device)

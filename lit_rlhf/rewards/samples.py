@@ -83,10 +83,7 @@ def _messages(row: dict[str, Any], store: str) -> tuple[Message, ...]:
 
 def _tokenised(prompt: list[int], row: dict[str, Any], renderer: Renderer, max_length: int) -> _Prompt:
     distinct = dict(zip(row["responses"], row["truncated"], strict=True))
-    responses = renderer.responses_ids(list(distinct))
-    for response, truncated in zip(responses, distinct.values(), strict=True):
-        if truncated and len(response) > 1:
-            response.pop()  # a response that was cut off does not end
+    responses = renderer.responses_ids(list(distinct), list(distinct.values()))
     room = max_length - max(map(len, responses))
     if room < 1:
         raise DataError(f"a sampled response leaves no room for its prompt in {max_length} tokens", "data.max_length")

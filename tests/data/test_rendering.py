@@ -144,6 +144,13 @@ def test_many_texts_give_the_same_ids_as_one_by_one(bare):
     assert renderer.prompts_ids([]) == renderer.responses_ids([]) == []
 
 
+def test_a_response_that_was_cut_off_does_not_end(bare):
+    renderer = Renderer(bare, "none")
+    ended, cut = renderer.responses_ids(["I am fine", "I am fine"], [False, True])
+    assert ended == [*cut, renderer.eos_id]
+    assert renderer.responses_ids([""], [True]) == renderer.responses_ids([""])
+
+
 def test_special_tokens_in_a_response_stay_text(bare):
     renderer = Renderer(bare, "dialogue")
     specials = set(bare.all_special_ids) - {bare.unk_token_id}

@@ -104,7 +104,8 @@ class Arms:
             prompts += [tuple(Message(m["role"], m["content"]) for m in row["messages"])] * len(row["responses"])
             texts += row["responses"]
             truncated += row["truncated"]
-        sequences = stack_sequences(renderer.prompts_ids(prompts), renderer.responses_ids(texts), renderer.pad_id)
+        responses = renderer.responses_ids(texts, truncated)
+        sequences = stack_sequences(renderer.prompts_ids(prompts), responses, renderer.pad_id)
         return Completions(sequences, torch.tensor(truncated), [Record(prompt) for prompt in prompts], texts)
 
     def _spread(self, reward: Reward) -> float:
