@@ -145,7 +145,7 @@ def test_many_texts_give_the_same_ids_as_one_by_one(bare):
 
 
 def test_a_response_that_was_cut_off_does_not_end(bare):
-    renderer = Renderer(bare, "none")
+    renderer = Renderer(bare, "dialogue")
     ended, cut = renderer.responses_ids(["I am fine", "I am fine"], [False, True])
     assert ended == [*cut, renderer.eos_id]
     assert renderer.responses_ids([""], [True]) == renderer.responses_ids([""])
