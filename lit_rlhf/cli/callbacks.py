@@ -2,8 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
@@ -13,6 +14,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_rlhf.cli.checkpoints import model_options
+
+if TYPE_CHECKING:
+    from lit_rlhf.evaluation.heatmap import TokenRow
 
 
 class Progress(RichProgressBar):
@@ -99,7 +103,8 @@ class Generations(Callback):
     A rewriter's table holds rejected response, correction and chosen response after each validation.
 
     Goes to W&B and to ``generations.jsonl`` in the run's folder. What is known of every token goes to the file as
-    lists, and to W&B as heat-maps: ``generations/token_rewards`` and ``generations/token_advantages``.
+    lists, and to W&B as heat-maps: ``generations/token_rewards`` and ``generations/token_advantages``. The last ones
+    lie in the run's folder as well, ``token_rewards.html`` and ``.png``, ``token_advantages.html`` and ``.png``.
 
     Args:
         every_n_steps: Iterations between two sets of rows.
@@ -108,6 +113,7 @@ class Generations(Callback):
     def __init__(self, every_n_steps: int = 10) -> None:
         self.every_n_steps = every_n_steps
         self._table: Any = None
+        self._last: list[dict[str, Any]] = []
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -131,8 +137,18 @@ class Generations(Callback):
         if written and not trainer.sanity_checking:
             self._add(trainer, written)
 
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last heat-maps, as pages and pictures."""
+        from lit_rlhf.evaluation.heatmap import heatmap_html, heatmap_png
+
+        for name, heading, rows in _token_rows(self._last):
+            path = self._path(trainer).with_name(f"{name}.html")
+            path.write_text(heatmap_html(rows, heading), "utf-8")
+            heatmap_png(rows, path.with_suffix(".png"), heading)
+
     def _add(self, trainer: Trainer, examples: list[dict[str, Any]]) -> None:
-        rows = [{"step": trainer.global_step, **example} for example in examples]
+        self._last = rows = [{"step": trainer.global_step, **example} for example in examples]
         path = self._path(trainer)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
@@ -148,25 +164,28 @@ class Generations(Callback):
     def _log(self, logger: WandbLogger, rows: list[dict[str, Any]]) -> None:
         import wandb
 
+        from lit_rlhf.evaluation.heatmap import heatmap_html
+
         cells = [{name: value for name, value in row.items() if not isinstance(value, list)} for row in rows]
         if self._table is None:
             self._table = wandb.Table(columns=list(cells[0]), log_mode="INCREMENTAL")
         for row in cells:
             self._table.add_data(*row.values())
-        pages = {f"generations/{name}": wandb.Html(page) for name, page in _heatmaps(rows).items()}
+        pages = {
+            f"generations/{name}": wandb.Html(heatmap_html(found, heading))
+            for name, heading, found in _token_rows(rows)
+        }
         logger.experiment.log({"generations": self._table, **pages}, commit=False)
 
 
-def _heatmaps(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """A page for each kind of number that all rows have for every token."""
-    from lit_rlhf.evaluation.heatmap import TokenRow, heatmap_html
+def _token_rows(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, list["TokenRow"]]]:
+    """Name, heading and rows of each kind of number that all rows have for every token."""
+    from lit_rlhf.evaluation.heatmap import TokenRow
 
-    pages = {}
     for name in ("token_rewards", "token_advantages"):
-        if all(name in row and "tokens" in row for row in rows):
+        if rows and all(name in row and "tokens" in row for row in rows):
             heading = f"{name.replace('_', ' ')}, iteration {rows[0]['step']}"
-            pages[name] = heatmap_html([TokenRow(row["prompt"], row["tokens"], row[name]) for row in rows], heading)
-    return pages
+            yield name, heading, [TokenRow(row["prompt"], row["tokens"], row[name]) for row in rows]
 
 
 class Export(Callback):

@@ -166,6 +166,10 @@ class Completions(Batch):
     def __len__(self) -> int:
         return len(self.sequences)
 
+    def __getitem__(self, rows: slice) -> "Completions":
+        """Part of the rows."""
+        return Completions(self.sequences[rows], self.truncated[rows], self.records[rows], self.texts[rows])
+
 
 def pad_rows(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Stack ragged rows into ``(N, S)``, padded on the right, with their lengths ``(N,)``."""

@@ -106,7 +106,8 @@ class Renderer:
 
         Args:
             texts: The responses.
-            truncated: Which of them were cut off and so do not end; by default none. One without any token ends all the same.
+            truncated: Which of them were cut off and so do not end; by default none. One without
+                any token ends all the same.
         """
         encoded = self._encode([self._response_prefix + text for text in texts], split_special_tokens=True)
         rows = [[token for token in row if token not in self._special_ids] for row in encoded]

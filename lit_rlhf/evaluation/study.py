@@ -160,9 +160,10 @@ def study(study: Study, out: str, processes: int = 2) -> dict[str, Any]:
         {name: value for part in study.parts for name, value in measured[part, seed]["found"].items()}
         for seed in study.seeds
     ]
+    stated = json.loads((folder / "criteria.json").read_text("utf-8"))
     summary = {
         "study": study.name,
-        "claims": [claim.judge(measurements) for claim in study.claims],
+        "claims": [claim.judge(measurements) | stated[claim.id] for claim in study.claims],
         "settings": study.settings(),
         "seconds": {
             "this_run": round(time.perf_counter() - start, 1),
@@ -196,8 +197,8 @@ def markdown(summary: dict[str, Any]) -> str:
     reasons = dict.fromkeys(row["note"] for row in summary["claims"] if row["note"] and _failed(row))
     of = {reason: [f"`{row['id']}`" for row in summary["claims"] if row["note"] == reason] for reason in reasons}
     notes = [f"- {', '.join(of[reason])}: {reason}" for reason in reasons]
-    lines += ["", "Criteria, stated before the run:", ""]
-    lines += [f"- `{row['id']}`: {row['criterion']}." for row in summary["claims"]]
+    lines += ["", "Criteria, stated before the run unless said otherwise:", ""]
+    lines += [f"- `{row['id']}`: {row['criterion']}.{_late(row)}" for row in summary["claims"]]
     lines += (["", "What did not hold, and the likely reason:", "", *notes] if notes else []) + [""]
     settings = json.dumps(summary["settings"], indent=2)
     return "\n".join(lines) + f"\n<details><summary>Settings</summary>\n\n```json\n{settings}\n```\n\n</details>\n"
@@ -223,6 +224,11 @@ def _total(values: list[float | None]) -> float | None:
     return round(sum(known), 1) if len(known) == len(values) else None
 
 
+def _late(row: dict[str, Any]) -> str:
+    done = row["measured_before"]
+    return f" **Stated after {done} part{'s' * (done > 1)} had been measured.**" if done else ""
+
+
 def _failed(row: dict[str, Any]) -> bool:
     return row["verdict"] != "holds"
 
@@ -236,8 +242,11 @@ def _result(folder: Path, part: str, seed: int) -> Path:
 
 
 def _begin(study: Study, folder: Path) -> None:
-    """Set the measurements of other settings aside; claims may change, measurements stay."""
-    mark = folder / "settings.json"
+    """Set the measurements of other settings aside, and write down when each criterion was stated.
+
+    Claims may change and measurements stay: the report says of a criterion how much had been measured before it.
+    """
+    mark, stated = folder / "settings.json", folder / "criteria.json"
     settings = json.loads(json.dumps(study.settings()))
     if folder.exists() and mark.exists() and json.loads(mark.read_text("utf-8")) != settings:
         number = 1
@@ -246,6 +255,13 @@ def _begin(study: Study, folder: Path) -> None:
         folder.rename(aside)
         rank_zero_info(f"the settings have changed; what was measured before is kept in {aside}")
     write_json(mark, settings)
+    known = json.loads(stated.read_text("utf-8")) if stated.exists() else {}
+    done = sum(_result(folder, part, seed).exists() for part in study.parts for seed in study.seeds)
+    now = {"stated": datetime.now(UTC).isoformat(timespec="seconds"), "measured_before": done}
+    for claim in study.claims:
+        if known.get(claim.id, {}).get("criterion") != claim.criterion:
+            known[claim.id] = {"criterion": claim.criterion, **now}
+    write_json(stated, known)
 
 
 def _run(study: Study, jobs: list[Job], folder: Path, processes: int) -> Iterator[tuple[str, int, float]]:

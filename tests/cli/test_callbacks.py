@@ -134,9 +134,24 @@ def test_what_is_known_of_every_token_is_a_list_in_the_file_and_a_picture_elsewh
     assert "token rewards, iteration 1" in rewards
 
 
+def test_the_last_heatmaps_lie_in_the_runs_folder(tmp_path):
+    tokens = {"tokens": ["Be", "cause", ""], "token_rewards": [0.0, -2.0, 1.0], "token_advantages": [0.5, 0.0, 4.0]}
+    callback = Generations(every_n_steps=1)
+    for step in (1, 2):
+        rows = [example | tokens for example in examples(step).examples]
+        callback.on_train_batch_end(fake_trainer(tmp_path, step), SimpleNamespace(examples=rows))  # type: ignore[arg-type]
+    callback.on_fit_end(fake_trainer(tmp_path, 2), None)  # type: ignore[arg-type]
+    assert "token advantages, iteration 2" in (tmp_path / "token_advantages.html").read_text()
+    assert (tmp_path / "token_rewards.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_examples_without_tokens_bring_no_heatmaps(tmp_path):
     (values,) = logged_to_wandb(tmp_path, examples(1).examples)
     assert list(values) == ["generations"]
+    callback = Generations()
+    callback.on_train_batch_end(fake_trainer(tmp_path, 1), examples(1))  # type: ignore[arg-type]
+    callback.on_fit_end(fake_trainer(tmp_path, 1), None)  # type: ignore[arg-type]
+    assert not list(tmp_path.glob("token_*"))
 
 
 def test_modules_without_examples_write_no_generations(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,18 @@ def test_the_table_names_claims_criteria_and_what_did_not_hold(tmp_path):
     assert "| The coin is fair |" in text
     assert "holds if the 95 % interval over seeds of [share of heads] lies above 0.4 and below 0.6" in text
     assert "never looked" in text
+
+
+def test_a_criterion_that_was_changed_after_measuring_says_so(tmp_path, monkeypatch):
+    before = study(Coins([1, 2]), str(tmp_path / "out"), processes=1)
+    fair, *others = Coins.claims
+    monkeypatch.setattr(Coins, "claims", [replace(fair, low=0.3), *others])
+    after = study(Coins([1, 2]), str(tmp_path / "out"), processes=1)
+    assert [row["measured_before"] for row in before["claims"]] == [0, 0, 0]
+    assert [row["measured_before"] for row in after["claims"]] == [4, 0, 0]
+    assert after["claims"][1]["stated"] == before["claims"][1]["stated"]
+    assert "Stated after 4 parts had been measured" in markdown(after)
+    assert "had been measured" not in markdown(before)
 
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "studies"

@@ -76,6 +76,16 @@ class Seq2SeqStudy(Study):
 
     def measure(self, part: str, seed: int, folder: Path) -> Measurement:
         """One world: its models, a policy for each kind of reward, and how all of them answer."""
+        names = ["scalar", "increments", "seq2seq"]
+        names += {"fair": ["contrastive_seq2seq", *ABLATIONS], "length": ["unnormalised"], "refusal": []}[part]
+        return {part: self._arms(part, seed, folder).measure(names, self.prompts)}
+
+    def draw(self, measurements: list[Measurement], summary: dict[str, Any], folder: Path) -> None:
+        """The worlds side by side, the verdicts, and the token rewards of some answers."""
+        draw(measurements, summary, folder)
+        self._arms("fair", self.seeds[0], folder).heatmap(folder / "heatmap.png")
+
+    def _arms(self, part: str, seed: int, folder: Path) -> Arms:
         annotators = {
             "fair": Annotator(temperature=0.0, flip_rate=self.flip_rate),
             "length": Annotator(temperature=0.0, length_bias=self.length_bias),
@@ -83,11 +93,4 @@ class Seq2SeqStudy(Study):
         }
         optimizer = Optimizer(lr=self.lr)
         lab = Lab(seed, folder, self.pairs, self.val_pairs, annotators[part], optimizer, self.batch_size, part)
-        arms = Arms(lab, self.epochs, self.iterations, self.kl_coefficient)
-        names = ["scalar", "increments", "seq2seq"]
-        names += {"fair": ["contrastive_seq2seq", *ABLATIONS], "length": ["unnormalised"], "refusal": []}[part]
-        return {part: arms.measure(names, self.prompts)}
-
-    def draw(self, measurements: list[Measurement], summary: dict[str, Any], folder: Path) -> None:
-        """The worlds side by side, and the verdicts."""
-        draw(measurements, summary, folder)
+        return Arms(lab, self.epochs, self.iterations, self.kl_coefficient)

@@ -1,6 +1,7 @@
 """One world of the seq2seq study: its reward models, and a policy optimised against each kind of reward."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from lit_rlhf.data.batches import Completions, stack_sequences
 from lit_rlhf.data.records import Message, Record
 from lit_rlhf.data.store import Store
+from lit_rlhf.evaluation.heatmap import heatmap_png, token_rows
 from lit_rlhf.evaluation.studies.lab import Lab
 from lit_rlhf.rewards import (
     ContrastiveReward,
@@ -20,6 +22,8 @@ from lit_rlhf.rewards import (
 )
 
 Rows = list[dict[str, Any]]
+SAMPLES = 5
+"""Of the SFT policy for each prompt, by which rewards are scaled."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "seq2seq": {},
     "contrastive_seq2seq": {},
@@ -57,6 +61,16 @@ class Arms:
             store = self.lab.baselines(reward, f"baselines_{name}", 64 * self.iterations)
             reward = ContrastiveReward(self.reward(name, scale=reward.scale), store)
         return self.lab.optimise(reward, self.scalar, f"policy_{name}", self.iterations, self.kl_coefficient)
+
+    def heatmap(self, path: Path, rows: int = 6) -> None:
+        """Draw what the trained rewriter gives each token of the SFT policy's answers to some prompts."""
+        reward = Seq2SeqReward(str(self.lab.folder / "rewriter"), scale=1.0).load(self.lab.data.renderer, "any")
+        shown = self._samples[: SAMPLES * rows : SAMPLES]
+        heatmap_png(
+            token_rows(shown, reward(shown), self.lab.data.renderer),
+            path,
+            "rewards of a rewriter for answers of the SFT policy",
+        )
 
     def reward(self, name: str, scale: float) -> Reward:
         """The reward of an arm."""
@@ -98,7 +112,7 @@ class Arms:
     @cached_property
     def _samples(self) -> Completions:
         """Samples of the SFT policy, for the scale of every reward."""
-        rows = Store(self.lab.sample(self.lab.policy, "samples", 128, "train")).rows()
+        rows = Store(self.lab.sample(self.lab.policy, "samples", 128, "train", SAMPLES)).rows()
         renderer, prompts, texts, truncated = self.lab.data.renderer, [], [], []
         for row in rows:
             prompts += [tuple(Message(m["role"], m["content"]) for m in row["messages"])] * len(row["responses"])

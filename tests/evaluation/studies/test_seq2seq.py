@@ -46,4 +46,4 @@ def test_every_world_has_its_policies_and_every_claim_its_figure(tmp_path):
         "length": always | {"unnormalised"},
         "refusal": always,
     }
-    assert all((tmp_path / name).stat().st_size > 20_000 for name in ("seq2seq.png", "verdicts.png"))
+    assert all((tmp_path / name).stat().st_size > 20_000 for name in ("seq2seq.png", "verdicts.png", "heatmap.png"))
