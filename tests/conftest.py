@@ -10,7 +10,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 
+import contextlib
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +143,36 @@ def dies_at(monkeypatch) -> Callable[[type, int], None]:
         monkeypatch.setattr(module, "on_train_batch_start", hook)
 
     return install
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status, answer = self.server.answer(self.path, question, dict(self.headers))  # type: ignore[attr-defined]
+        body = answer if isinstance(answer, str) else json.dumps(answer)
+        with contextlib.suppress(OSError):  # the other side may have given up
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture
+def serve():
+    """Starts HTTP servers: ``serve(answer)`` gives the address of one that answers each question to a path with
+    ``answer(path, question, headers) -> (status, text or JSON)``, called from several threads."""
+    servers = []
+
+    def start(answer) -> str:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        server.daemon_threads, server.answer = True, answer  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,111 @@
+"""Asking an HTTP server: bounded in time, retried, and an error rather than a silence."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from lit_rlhf.data.errors import DataError
+
+if TYPE_CHECKING:
+    import httpx
+
+WORTH_A_RETRY = (408, 409, 425, 429, 500, 502, 503, 504)
+
+
+class Endpoint:
+    """A server that takes and gives JSON.
+
+    Args:
+        url: Its address; paths are put behind it.
+        timeout: Seconds until an attempt is given up.
+        retries: Further attempts after timeouts, broken connections and answers that say "busy" or "broken".
+        wait: Seconds before the second attempt; doubled before each further one, a minute at most.
+        concurrency: Questions that are asked at the same time.
+        key: Name of the environment variable that holds the key to the server, which is sent as a bearer token. The key
+            itself belongs in no config.
+
+    Raises:
+        DataError: If the address is none, a number is out of range, or the variable is not set.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout: float = 60.0,
+        retries: int = 4,
+        wait: float = 1.0,
+        concurrency: int = 8,
+        key: str | None = None,
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise DataError(f"{url!r} is no address", "endpoint, url", "Give one such as http://localhost:8000.")
+        if timeout <= 0 or retries < 0 or wait < 0 or concurrency < 1:
+            hint = "timeout must be above 0, retries and wait at least 0, concurrency at least 1."
+            raise DataError(f"a number is out of range for {url}", "endpoint", hint)
+        if key is not None and key not in os.environ:
+            hint = f"Set it: export {key}=…" if key.isidentifier() else "Give the name of a variable, never the key."
+            raise DataError("the environment variable with the key is not set", "endpoint, key", hint)
+        self.url, self.timeout, self.retries, self.wait = url.rstrip("/"), timeout, retries, wait
+        self.concurrency, self.key = concurrency, key
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.url})"
+
+    @cached_property
+    def _client(self) -> "httpx.Client":
+        import httpx
+
+        headers = {"Authorization": f"Bearer {os.environ[self.key]}"} if self.key else {}
+        limits = httpx.Limits(max_connections=self.concurrency)
+        return httpx.Client(headers=headers, timeout=self.timeout, limits=limits)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Connections are not copied."""
+        return {name: value for name, value in vars(self).items() if name != "_client"}
+
+    def post(self, path: str, payload: dict[str, Any]) -> Any:
+        """Ask once; returns the decoded answer.
+
+        Raises:
+            DataError: If there is no usable answer after all attempts; it names address, attempts and the last reason.
+        """
+        import httpx
+
+        reason = ""
+        for attempt in range(self.retries + 1):
+            if attempt:
+                time.sleep(min(self.wait * 2 ** (attempt - 1), 60.0))
+            try:
+                answer = self._client.post(self.url + path, json=payload)
+            except httpx.HTTPError as error:
+                reason = f"{type(error).__name__}: {error}".rstrip(": ")
+                continue
+            if answer.is_success:
+                try:
+                    return answer.json()
+                except ValueError:
+                    reason = f"an answer that is no JSON: {answer.text[:200]!r}"
+                    continue
+            reason = f"status {answer.status_code}: {answer.text[:200]}"
+            if answer.status_code not in WORTH_A_RETRY:
+                raise DataError(f"the server refuses: {reason}", self.url + path, "It will not do on a second attempt.")
+        hint = "Is the server up? Give a longer timeout or more retries if it is only slow."
+        raise DataError(f"no answer after {self.retries + 1} attempts; the last: {reason}", self.url + path, hint)
+
+    def post_all(self, path: str, payloads: Sequence[dict[str, Any]]) -> Iterator[Any]:
+        """Ask many questions, some at a time; yields the answers in the order of the questions.
+
+        Raises:
+            DataError: As for `post`, for the first question without an answer; those not yet asked are dropped.
+        """
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            futures = [pool.submit(self.post, path, payload) for payload in payloads]
+            try:
+                for future in futures:
+                    yield future.result()
+            finally:
+                for future in futures:
+                    future.cancel()
