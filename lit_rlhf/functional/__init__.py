@@ -8,7 +8,7 @@ ValueError, which says what was expected.
 
 from lit_rlhf.functional.contrastive import simcse_loss, sinkhorn, swav_loss
 from lit_rlhf.functional.masked import masked_mean, masked_whiten
-from lit_rlhf.functional.policy import gae, kl_estimate, ppo_policy_loss, ppo_value_loss
+from lit_rlhf.functional.policy import gae, kl_estimate, leave_one_out, ppo_policy_loss, ppo_value_loss
 from lit_rlhf.functional.preference import bradley_terry_loss, difference_loss, preference_strength
 from lit_rlhf.functional.rewards import contrastive_reward, seq2seq_token_rewards
 
@@ -18,6 +18,7 @@ __all__ = [
     "difference_loss",
     "gae",
     "kl_estimate",
+    "leave_one_out",
     "masked_mean",
     "masked_whiten",
     "ppo_policy_loss",

@@ -50,6 +50,33 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: 
     return advantages, advantages + values
 
 
+@torch.no_grad()
+def leave_one_out(rewards: Tensor, samples: int) -> Tensor:
+    """How much better a response is than the mean of the other responses to the same prompt.
+
+    A_i = R_i − 1/(k − 1) Σ_{j ≠ i} R_j, an unbiased baseline that needs no critic.
+
+    Source: Ahmadian et al. 2024, "Back to Basics: Revisiting REINFORCE-Style Optimization for Learning from Human
+    Feedback in LLMs" (arXiv 2402.14740), section 3.2; Kool et al. 2019, "Buy 4 REINFORCE Samples, Get a Baseline for
+    Free!".
+
+    Args:
+        rewards: Reward of each response, those to one prompt one after another, ``(B * k,)``.
+        samples: k, responses per prompt, at least 2.
+
+    Returns:
+        Advantages ``(B * k,)``.
+
+    Raises:
+        ValueError: If there are fewer than two responses per prompt, or the rows are no multiple of them.
+    """
+    check_shapes("(N,)", rewards=rewards)
+    if samples < 2 or len(rewards) % samples:
+        raise ValueError(f"{len(rewards)} rewards of {samples} responses per prompt, expected a multiple of 2 or more")
+    groups = as_float(rewards).view(-1, samples)  # (B, k)
+    return ((groups - groups.mean(1, keepdim=True)) * samples / (samples - 1)).flatten()
+
+
 def ppo_policy_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip: float = 0.2
 ) -> Tensor:

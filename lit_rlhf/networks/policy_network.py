@@ -1,21 +1,35 @@
-"""A language model as a policy: log-probabilities of response tokens."""
+"""A language model as a policy: log-probabilities of response tokens, without keeping vocabulary logits."""
 
 import inspect
+from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
-from lit_rlhf.networks.backbone import by_length, check_length, load_model
+from lit_rlhf.networks.backbone import by_length, call_body, check_length, load_model
+
+Column = Callable[[Tensor, Tensor], Tensor]
+"""From logits ``(M, V)`` and tokens ``(M,)`` to a number per token ``(M,)``."""
 
 
 class PolicyNetwork(nn.Module):
     """A causal language model that answers how likely each response token is.
 
+    Vocabulary logits are computed on real response tokens only, some at a time, and never kept: with gradients they
+    are computed a second time on the way back.
+
     Args:
         path: Hugging Face directory or Hub id, or a model that is loaded already.
+
+    Attributes:
+        logits_at_once: Most logits, tokens times vocabulary, that exist at the same time.
     """
+
+    logits_at_once: int = 2**25  # 128 MiB in fp32
 
     def __init__(self, path: str | PreTrainedModel) -> None:
         super().__init__()
@@ -25,23 +39,96 @@ class PolicyNetwork(nn.Module):
     def forward(self, sequences: Sequences, temperature: float = 1.0) -> Tensor:
         """Log-probabilities of the response tokens ``(N, T)``, under the distribution sampled at ``temperature``.
 
-        Values at padding are meaningless. Vocabulary logits are computed on response positions only.
+        Values at padding are meaningless.
         """
-        return by_length(sequences, lambda rows: chosen_logprobs(self._logits(rows) / temperature, rows.responses))
+        return self._columns(sequences, [_at(temperature, chosen_logprobs)])[0]
 
     def predictions(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the response tokens, and the likeliest token in the place of each; both ``(N, T)``."""
-
-        def both(rows: Sequences) -> Tensor:
-            logits = self._logits(rows)
-            logprobs = chosen_logprobs(logits, rows.responses)
-            return torch.stack([logprobs, logits.argmax(-1).float()], -1)  # (N, T, 2); ids below 2^24 are exact
-
-        logprobs, likeliest = by_length(sequences, both).unbind(-1)
+        logprobs, likeliest = self._columns(sequences, [chosen_logprobs, _likeliest])
         return logprobs, likeliest.long()
 
+    def with_entropy(
+        self, sequences: Sequences, temperature: float = 1.0, score: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Log-probabilities, and the entropy of the distribution at each token, in nats; both ``(N, T)``.
+
+        Args:
+            sequences: Prompts with responses.
+            temperature: As in `forward`.
+            score: A head that reads the state before each token ``(N, T, H)``; adds its numbers ``(N, T)``.
+        """
+        return self._columns(sequences, [_at(temperature, chosen_logprobs), _at(temperature, _entropy)], score)
+
+    def with_scores(
+        self, sequences: Sequences, temperature: float, score: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Log-probabilities, and what a head makes of the state before each token, from one pass; both ``(N, T)``."""
+        return self._columns(sequences, [_at(temperature, chosen_logprobs)], score)
+
+    def scores(self, sequences: Sequences, score: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a head makes of the state before each response token ``(N, T)``."""
+        return self._columns(sequences, [], score)[0]
+
+    def _columns(
+        self, sequences: Sequences, columns: list[Column], score: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """One ``(N, T)`` for each column, and the score's last; fp32, so that ids below 2^24 stay exact."""
+
+        def compute(rows: Sequences) -> Tensor:
+            mask = rows.response_mask
+            if not self._has_plain_head and columns:
+                found = _stacked(columns)(self._logits(rows)[mask], rows.responses[mask])
+                states = self._states(rows)[mask] if score is not None else None
+            else:
+                states = self._states(rows)[mask]  # (M, H)
+                found = self._from_states(states, rows.responses[mask], columns)
+            if score is not None:
+                assert states is not None
+                found = torch.cat([found, score(states)[:, None].float()], 1)
+            placed = found.new_zeros(*mask.shape, found.shape[1])
+            placed[mask] = found
+            return placed  # (N, T, K)
+
+        return by_length(sequences, compute).unbind(-1)
+
+    def _from_states(self, states: Tensor, tokens: Tensor, columns: list[Column]) -> Tensor:
+        """Columns ``(M, K)`` of states ``(M, H)``, some rows at a time."""
+        if not columns:
+            return states.new_zeros(len(states), 0, dtype=torch.float32)
+        head = self.model.get_output_embeddings()
+
+        def compute(states: Tensor, tokens: Tensor) -> Tensor:
+            return _stacked(columns)(head(states).float(), tokens)
+
+        size = max(1, self.logits_at_once // head.weight.shape[0])
+        if len(states) <= size:
+            return compute(states, tokens)
+        parts = zip(states.split(size), tokens.split(size), strict=True)
+        return torch.cat([checkpoint(compute, *part, use_reentrant=False) for part in parts])
+
+    def _states(self, sequences: Sequences) -> Tensor:
+        """The state that predicts each response token ``(N, T, H)``."""
+        states = call_body(self.model, sequences.ids)
+        rows = torch.arange(len(sequences), device=states.device)[:, None]
+        return states[rows, sequences.response_positions - 1]
+
+    @cached_property
+    @torch.no_grad()
+    def _has_plain_head(self) -> bool:
+        """Whether the output layer is all there is behind the body: some architectures scale or cap their logits."""
+        head = self.model.get_output_embeddings()
+        if head is None:
+            return False
+        ids, training = torch.arange(2, device=head.weight.device)[None], self.model.training
+        self.model.eval()
+        logits = self.model(input_ids=ids, use_cache=False).logits
+        plain = torch.allclose(head(call_body(self.model, ids)), logits, atol=1e-5, rtol=1e-4)
+        self.model.train(training)
+        return plain
+
     def _logits(self, sequences: Sequences) -> Tensor:
-        """What predicts each response token ``(N, T, V)``, in fp32."""
+        """What predicts each response token ``(N, T, V)``, in fp32, from the model's own way to its logits."""
         check_length(self.model, sequences.ids.shape[1])
         positions = sequences.response_positions - 1  # (N, T): the state before a token predicts it
         first = int(positions.min())
@@ -53,5 +140,21 @@ class PolicyNetwork(nn.Module):
 
 
 def chosen_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probabilities ``(N, T)`` of tokens ``(N, T)`` under logits ``(N, T, V)``."""
+    """Log-probabilities ``(...)`` of tokens ``(...)`` under logits ``(..., V)``."""
     return logits.gather(-1, tokens[..., None]).squeeze(-1) - logits.logsumexp(-1)
+
+
+def _entropy(logits: Tensor, tokens: Tensor) -> Tensor:
+    return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
+
+
+def _likeliest(logits: Tensor, tokens: Tensor) -> Tensor:
+    return logits.argmax(-1).float()
+
+
+def _at(temperature: float, column: Column) -> Column:
+    return column if temperature == 1 else lambda logits, tokens: column(logits / temperature, tokens)
+
+
+def _stacked(columns: list[Column]) -> Column:
+    return lambda logits, tokens: torch.stack([column(logits, tokens) for column in columns], -1)

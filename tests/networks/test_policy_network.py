@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM
 
 from lit_rlhf.data.batches import Sequences, stack_sequences
 from lit_rlhf.data.errors import DataError
@@ -72,7 +72,7 @@ def test_vocabulary_logits_are_computed_for_response_positions_only(any_model):
     network.model.get_output_embeddings().register_forward_hook(lambda layer, args, out: seen.append(out.shape))
     prompts, responses = [[7] * 30, [8] * 25], [[9] * 4 + [EOS], [10] * 12 + [EOS]]
     network(stack_sequences(prompts, responses, 0))
-    assert seen == [(2, 13, WORDS)]  # from the last token of the shorter prompt to the last but one of all
+    assert seen[-1] == (5 + 13, WORDS)
 
 
 def test_models_that_cannot_leave_out_logits_give_the_same(tiny_model, monkeypatch):
@@ -92,3 +92,55 @@ def test_rows_longer_than_the_model_are_refused(tiny_model):
     assert isinstance(batch, Sequences)
     with pytest.raises(DataError, match="260 tokens exceeds the model's 256 positions"):
         network(batch)
+
+
+def test_logits_some_at_a_time_give_the_same_numbers_and_gradients(tiny_model, monkeypatch):
+    batch = stack_sequences(*random_rows(), pad_id=300)
+    weights = torch.randn(batch.response_mask.shape, generator=torch.Generator().manual_seed(1))
+    found = []
+    for at_once in (2**25, 5 * WORDS):
+        monkeypatch.setattr(PolicyNetwork, "logits_at_once", at_once)
+        network, seen = PolicyNetwork(tiny_model), []
+        network.model.get_output_embeddings().register_forward_hook(lambda layer, args, out, s=seen: s.append(len(out)))
+        logprobs, entropy = network.with_entropy(batch, 0.7)
+        ((logprobs + 0.3 * entropy) * weights)[batch.response_mask].sum().backward()
+        found.append((logprobs, entropy, {name: p.grad for name, p in network.named_parameters()}))
+        assert max(seen[1:]) == (25 if at_once == 2**25 else 5)  # the first call looks at the head itself
+    (one, entropy, grads), (some, entropies, some_grads) = found
+    mask = batch.response_mask
+    torch.testing.assert_close(some[mask], one[mask])
+    torch.testing.assert_close(entropies[mask], entropy[mask])
+    for name, grad in grads.items():
+        torch.testing.assert_close(some_grads[name], grad, atol=1e-6, rtol=1e-4)
+
+
+def test_the_entropy_is_that_of_the_tempered_distribution(any_model):
+    network = PolicyNetwork(any_model)
+    prompts, responses = random_rows()
+    batch = stack_sequences(prompts, responses, 0)
+    with torch.no_grad():
+        logprobs, entropy, scores = network.with_entropy(batch, 0.6, score=lambda states: states.sum(-1))
+        torch.testing.assert_close(logprobs, network(batch, 0.6))
+        torch.testing.assert_close(scores, network.scores(batch, lambda states: states.sum(-1)))
+        torch.testing.assert_close(scores, network.with_scores(batch, 0.6, lambda states: states.sum(-1))[1])
+        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+            logits = network.model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1] / 0.6
+            expected = torch.distributions.Categorical(logits=logits).entropy()
+            torch.testing.assert_close(entropy[row, : len(response)], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_architectures_that_cap_their_logits_keep_their_own_way_to_them():
+    config = Gemma2Config(vocab_size=WORDS, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                          num_attention_heads=2, num_key_value_heads=1, head_dim=8, final_logit_softcapping=0.01,
+                          max_position_embeddings=64)  # fmt: skip
+    network = PolicyNetwork(Gemma2ForCausalLM(config).eval())
+    assert not network._has_plain_head
+    prompts, responses = random_rows()
+    batch = stack_sequences(prompts, responses, 0)
+    with torch.no_grad():
+        found, entropy, scores = network.with_entropy(batch, 1.0, score=lambda states: states.sum(-1))
+        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+            expected = by_hand(network, prompt, response, 1.0)
+            torch.testing.assert_close(found[row, : len(response)], expected, atol=1e-5, rtol=1e-5)
+    assert entropy[batch.response_mask].min() > 0
+    assert scores[batch.response_mask].abs().min() > 0
