@@ -42,6 +42,7 @@ class Claim:
         low: The effect must lie above this.
         high: The effect must lie below this.
         note: The likely reason, where a claim does not hold.
+        remark: What is to be known whatever the verdict.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Claim:
     low: float = -math.inf
     high: float = math.inf
     note: str = ""
+    remark: str = ""
 
     @property
     def criterion(self) -> str:
@@ -80,6 +82,7 @@ class Claim:
             "values": found,
             "verdict": verdict(low, high, self.low, self.high),
             "note": self.note,
+            "remark": self.remark,
         }
 
 
@@ -194,12 +197,12 @@ def markdown(summary: dict[str, Any]) -> str:
         effect = f"{_number(row['effect'])} [{_number(row['ci_low'])}, {_number(row['ci_high'])}]"
         cells = [row["claim"], row["paper"], row["measured"], effect, str(row["seeds"]), f"**{row['verdict']}**"]
         lines.append("| " + " | ".join(cells) + " |")
-    reasons = dict.fromkeys(row["note"] for row in summary["claims"] if row["note"] and _failed(row))
-    of = {reason: [f"`{row['id']}`" for row in summary["claims"] if row["note"] == reason] for reason in reasons}
-    notes = [f"- {', '.join(of[reason])}: {reason}" for reason in reasons]
+    notes = _texts(summary, "note", lambda row: row["verdict"] != "holds")
+    remarks = _texts(summary, "remark", lambda row: True)
     lines += ["", "Criteria, stated before the run unless said otherwise:", ""]
     lines += [f"- `{row['id']}`: {row['criterion']}.{_late(row)}" for row in summary["claims"]]
-    lines += (["", "What did not hold, and the likely reason:", "", *notes] if notes else []) + [""]
+    lines += ["", "What did not hold, and the likely reason:", "", *notes] if notes else []
+    lines += (["", "To be known beside the verdicts:", "", *remarks] if remarks else []) + [""]
     settings = json.dumps(summary["settings"], indent=2)
     return "\n".join(lines) + f"\n<details><summary>Settings</summary>\n\n```json\n{settings}\n```\n\n</details>\n"
 
@@ -229,8 +232,13 @@ def _late(row: dict[str, Any]) -> str:
     return f" **Stated after {done} part{'s' * (done > 1)} had been measured.**" if done else ""
 
 
-def _failed(row: dict[str, Any]) -> bool:
-    return row["verdict"] != "holds"
+def _texts(summary: dict[str, Any], what: str, wanted: Callable[[dict[str, Any]], bool]) -> list[str]:
+    """The notes or remarks of some claims as a list, each once, behind the claims that it belongs to."""
+    of: dict[str, list[str]] = {}
+    for row in summary["claims"]:
+        if row[what] and wanted(row):
+            of.setdefault(row[what], []).append(f"`{row['id']}`")
+    return [f"- {', '.join(ids)}: {text}" for text, ids in of.items()]
 
 
 def _number(value: float | None) -> str:

@@ -1,7 +1,23 @@
-"""Modules that learn or sample a policy: supervised fine-tuning, offline baselines, PPO."""
+"""Modules that learn or sample a policy: supervised fine-tuning, offline baselines, PPO, RLOO, REINFORCE."""
 
+from lit_rlhf.policy.advantages import GAE, Advantages, LeaveOneOut, MovingBaseline, NoBaseline
 from lit_rlhf.policy.baseline_module import BaselineModule
-from lit_rlhf.policy.ppo_module import PPOModule, PPOSettings
+from lit_rlhf.policy.demonstrations import Demonstrations
+from lit_rlhf.policy.kl import KLPenalty
+from lit_rlhf.policy.ppo_module import PPOModule
+from lit_rlhf.policy.settings import PPOSettings
 from lit_rlhf.policy.sft_module import SFTModule
 
-__all__ = ["BaselineModule", "PPOModule", "PPOSettings", "SFTModule"]
+__all__ = [
+    "GAE",
+    "Advantages",
+    "BaselineModule",
+    "Demonstrations",
+    "KLPenalty",
+    "LeaveOneOut",
+    "MovingBaseline",
+    "NoBaseline",
+    "PPOModule",
+    "PPOSettings",
+    "SFTModule",
+]

@@ -42,6 +42,7 @@ class Advantages(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
+        assert not state
 
 
 class GAE(Advantages):

@@ -1,76 +1,57 @@
-"""Proximal policy optimisation against any `Reward`."""
+"""Policy optimisation against any `Reward`: PPO, and with other advantages RLOO and REINFORCE."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
 from lit_rlhf.data.batches import Completions, PromptBatch
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.functional import ppo_policy_loss, ppo_value_loss
-from lit_rlhf.networks.backbone import export, fingerprint
+from lit_rlhf.functional import kl_estimate, masked_mean, ppo_policy_loss, ppo_value_loss
+from lit_rlhf.networks.adapters import LoRA, merged
+from lit_rlhf.networks.backbone import export
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
-from lit_rlhf.networks.policy_network import PolicyNetwork
-from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.networks.sampling import Sampling
+from lit_rlhf.policy.actor_critic import ActorCritic, SharedTrunk
+from lit_rlhf.policy.advantages import GAE, Advantages
+from lit_rlhf.policy.demonstrations import Demonstrations
 from lit_rlhf.policy.diagnostics import completion_metrics, example_rows, reward_diagnostics, trajectory_metrics
+from lit_rlhf.policy.kl import KLPenalty
 from lit_rlhf.policy.rollout import complete, seeded_generator
+from lit_rlhf.policy.settings import PPOSettings
 from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards.reward import Reward
-
-FROZEN = ("reference.", "reward.", "judge.")
-
-
-@dataclass
-class PPOSettings:
-    """The numbers of PPO.
-
-    Attributes:
-        kl_coefficient: β of the per-token penalty −β(log π − log π_ref).
-        epochs: Passes over each rollout.
-        minibatch_size: Responses per optimiser step.
-        clip: Of the probability ratio.
-        value_clip: Of the critic's move, in units of value.
-        gamma: Discount.
-        lam: λ of generalised advantage estimation.
-        whiten: Whether advantages get mean 0 and standard deviation 1 over the rollout.
-        max_grad_norm: Gradient clipping, of policy and critic separately; 0 turns it off.
-        truncation_penalty: Taken off the last token of responses that reached the length limit without ending.
-    """
-
-    kl_coefficient: float = 0.05
-    epochs: int = 1
-    minibatch_size: int = 16
-    clip: float = 0.2
-    value_clip: float = 0.2
-    gamma: float = 1.0
-    lam: float = 0.95
-    whiten: bool = True
-    max_grad_norm: float = 1.0
-    truncation_penalty: float = 0.0
 
 
 class PPOModule(LightningModule):
     """PPO: sample, reward, estimate advantages, update; one iteration is one ``training_step``.
 
     So every checkpoint falls between two iterations and resumes exactly, and the Trainer's steps (``max_steps``,
-    logging, checkpoints) count iterations. Policy, critic, reference and reward are separate networks here.
+    logging, checkpoints) count iterations. Without ``lora``, policy, critic and reference are networks of their own;
+    with it they share one trunk.
 
     Args:
-        policy: Hugging Face directory of the SFT policy; the frozen reference is loaded from it as well.
+        policy: Hugging Face directory that the policy starts from, usually that of the SFT policy.
         reward: What the policy is trained for.
         critic: Directory that the critic starts from, usually the reward model's. None starts it from the policy's
             body with a fresh head.
+        reference: Directory of the frozen reference; None takes the policy's. Rounds of optimisation name the SFT
+            policy here.
         judge: A reward that is only measured and logged, such as the true one of a synthetic world.
         sampling: How responses are drawn; keep ``top_p`` at 1 in training.
         settings: The numbers of PPO.
+        advantages: `GAE` with a critic; `LeaveOneOut` makes it RLOO, `MovingBaseline` and `NoBaseline` REINFORCE.
+        kl: The penalty for leaving the reference.
+        lora: Train low-rank adapters: policy, reference and critic then share one frozen trunk.
+        demonstrations: What the policy goes on to learn beside its reward.
         optimizer: Learning rate and schedule of the policy.
         critic_lr: Learning rate of the critic.
         seed: Of the sampled responses.
@@ -83,23 +64,44 @@ class PPOModule(LightningModule):
         policy: str,
         reward: Reward,
         critic: str | None = None,
+        reference: str | None = None,
         judge: Reward | None = None,
         sampling: Sampling | None = None,
         settings: PPOSettings | None = None,
+        advantages: Advantages | None = None,
+        kl: KLPenalty | None = None,
+        lora: LoRA | None = None,
+        demonstrations: Demonstrations | None = None,
         optimizer: Optimizer | None = None,
         critic_lr: float = 5e-5,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["reward", "judge"])
+        self.save_hyperparameters(ignore=["reward", "judge", "advantages", "demonstrations"])
         self.automatic_optimization = False
         self.strict_loading = False  # frozen networks are not in the checkpoints: they come from their directories
-        self.path, self.critic_path, self.critic_lr, self.seed = policy, critic, critic_lr, seed
-        self.reward, self.judge = reward, judge
+        self.path, self.reference_path, self.critic_path = policy, reference or policy, critic
+        self.reward, self.judge, self.demonstrations = reward, judge, demonstrations
         self.sampling, self.settings = sampling or Sampling(), settings or PPOSettings()
-        self.optimizer = optimizer or Optimizer(lr=1e-5, schedule="constant", warmup=0.0)
-        self.policy: PolicyNetwork | None = None
+        self.advantages, self.kl, self.lora = advantages or GAE(), kl or KLPenalty(), lora
+        self.kl_coefficient = self.kl.coefficient
+        self.optimizer, self.critic_lr = optimizer or Optimizer(lr=1e-5, schedule="constant", warmup=0.0), critic_lr
+        self.seed = seed
+        self.networks: ActorCritic | None = None
         self.examples: list[dict[str, Any]] = []
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.lora is not None and (self.critic_path is not None or self.reference_path != self.path):
+            hint = "Leave critic and reference out, or lora."
+            raise DataError("critic and reference share the policy's weights where it has adapters", "lora", hint)
+        if self.lora is not None and self.settings.refresh_reference:
+            hint = "Leave lora out, or refresh_reference at 0."
+            raise DataError("the reference is the model below the adapters", "settings, refresh_reference", hint)
+        if not self.advantages.needs_critic and (self.critic_path is not None or self.settings.critic_warmup):
+            hint = "Leave critic and settings.critic_warmup out."
+            raise DataError(f"{type(self.advantages).__name__} needs no critic", "critic", hint)
 
     @property
     def tokenizer(self) -> str:
@@ -113,38 +115,48 @@ class PPOModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load policy, reference, critic and rewards; called by the Trainer, again on resume."""
-        if self.policy is not None:
+        if self.networks is not None:
             return
-        # Policy and critic keep the evaluation mode that loading leaves them in: dropout would make the ratio noisy.
-        self.policy = PolicyNetwork(self.path)
-        self.reference = PolicyNetwork(self.path).requires_grad_(False).eval()
-        self.reference_fingerprint = fingerprint(self.reference)
+        with_critic = self.advantages.needs_critic
+        if self.lora is not None:
+            self.networks = SharedTrunk(self.path, self.lora, with_critic)
+        else:
+            self.networks = ActorCritic(self.path, self.reference_path)
         for reward in filter(None, (self.reward, self.judge)):
-            reward.load(self.renderer, self.reference_fingerprint)
-        scale = self.reward.critic_scale(self.critic_path) if self.critic_path else 1.0
-        self.critic = RewardNetwork(self.critic_path or self.path, scale)
+            reward.load(self.renderer, self.networks.reference_fingerprint)
+        if with_critic and self.lora is None:
+            scale = self.reward.critic_scale(self.critic_path) if self.critic_path else 1.0
+            self.networks.add_critic(self.critic_path or self.path, scale)
+        if self.demonstrations is not None:
+            self.demonstrations.load(self.tokenizer, self.renderer)
         self.generator = seeded_generator(self.trainer.strategy.root_device, "ppo", self.seed, self.global_rank)
 
     def configure_optimizers(self) -> Any:
         """One optimiser, two groups: policy and critic learn at their own rates."""
-        groups = [
-            {"params": list(self.policy.parameters()), "lr": self.optimizer.lr},  # type: ignore[union-attr]
-            {"params": list(self.critic.parameters()), "lr": self.critic_lr},
-        ]
+        assert self.networks is not None
+        groups = [{"params": self.networks.policy_parameters(), "lr": self.optimizer.lr}]
+        if self.advantages.needs_critic:
+            groups.append({"params": self.networks.critic_parameters(), "lr": self.critic_lr})
         return self.optimizer.build(groups, total_steps(self.trainer))
 
     # ------------------------------------------------------------------ one iteration
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """One iteration: rollout, reward, advantages, a few epochs of minibatches."""
-        completions = complete(self.policy, batch, self.renderer, self.sampling, self.generator)  # type: ignore[arg-type]
+        assert self.networks is not None
+        iteration, samples = self.trainer.global_step, self.advantages.samples
+        completions = complete(self.networks.policy, batch, self.renderer, self.sampling, self.generator, samples)
         trajectory = self.evaluate(completions)
-        s = self.settings
-        trajectory.with_advantages(s.kl_coefficient, s.gamma, s.lam, s.whiten)
+        trajectory.with_advantages(self.advantages, self.kl, self.kl_coefficient, self.settings.whiten)
         metrics = completion_metrics(completions, self.reward.proxy, self.judge)
         metrics |= reward_diagnostics(completions, self.reward)
         self.examples = example_rows(completions, self.reward, self.judge, 4, trajectory, self.renderer)
-        metrics |= trajectory_metrics(trajectory) | self.update(trajectory)
+        metrics |= trajectory_metrics(trajectory)
+        metrics |= self.update(trajectory, policy_learns=iteration >= self.settings.critic_warmup)
+        metrics["kl_coefficient"] = torch.tensor(self.kl_coefficient)
+        self.kl_coefficient = self.kl.adapted(self.kl_coefficient, float(metrics["kl"]), len(completions))
+        if self.settings.refresh_reference and (iteration + 1) % self.settings.refresh_reference == 0:
+            self.networks.refresh_reference()
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
         self.log_dict({"reward": metrics["reward"], "kl": metrics["kl"]}, prog_bar=True, logger=False)
 
@@ -154,27 +166,30 @@ class PPOModule(LightningModule):
 
         The same rows in the same shapes give the same numbers: the first minibatch's ratio is exactly 1.
         """
-        sequences = completions.sequences
+        assert self.networks is not None
+        sequences, temperature = completions.sequences, self.sampling.temperature
         rewards = self.reward(completions)
-        if self.settings.truncation_penalty:
-            last = sequences.response_length[:, None] - 1
-            penalty = self.settings.truncation_penalty * completions.truncated[:, None].float()
-            rewards = rewards.scatter_add(1, last, -penalty)
-        width = rewards.shape[1]
+        width, with_critic = rewards.shape[1], self.advantages.needs_critic
         parts: dict[str, list[Tensor]] = {"logprobs": [], "reference_logprobs": [], "values": []}
         for rows in self._slices(len(sequences)):
             part = sequences[rows]
-            parts["logprobs"].append(self.policy(part, self.sampling.temperature))  # type: ignore[misc]
-            parts["reference_logprobs"].append(self.reference(part, self.sampling.temperature))
-            parts["values"].append(self.critic(part, values=True))
+            logprobs, values, _ = self.networks.outputs(part, temperature, with_critic, entropy=False)
+            parts["logprobs"].append(logprobs)
+            parts["reference_logprobs"].append(self.networks.reference_logprobs(part, temperature))
+            parts["values"] += [] if values is None else [values]
         padded = {
-            name: torch.cat([torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in part])
+            name: torch.cat([F.pad(x, (0, width - x.shape[1])) for x in part]) if part else None
             for name, part in parts.items()
         }
-        return Trajectory(sequences=sequences, mask=sequences.response_mask, rewards=rewards, **padded)
+        return Trajectory(sequences=sequences, mask=sequences.response_mask, rewards=rewards, **padded)  # type: ignore[arg-type]
 
-    def update(self, trajectory: Trajectory) -> dict[str, Tensor]:
-        """A few epochs of minibatches; returns the means of their metrics."""
+    def update(self, trajectory: Trajectory, policy_learns: bool = True) -> dict[str, Tensor]:
+        """A few epochs of minibatches; returns the means of their metrics.
+
+        Args:
+            trajectory: With advantages.
+            policy_learns: Whether the policy learns, or the critic alone.
+        """
         collected: list[dict[str, Tensor]] = []
         for epoch in range(self.settings.epochs):
             rows = torch.arange(len(trajectory), device=self.device)
@@ -182,36 +197,60 @@ class PPOModule(LightningModule):
                 rows = torch.randperm(len(trajectory), generator=self.generator, device=self.device)
             for part in self._slices(len(trajectory)):
                 last = epoch + 1 == self.settings.epochs and part.stop >= len(trajectory)
-                collected.append(self._minibatch(trajectory[rows[part]], last))
+                loss, metrics = self.losses(trajectory[rows[part]], policy_learns)
+                collected.append({**metrics, **self._step(loss, policy_learns, last)})
         self.lr_schedulers().step()  # type: ignore[union-attr]
         means = {name: torch.stack([each[name] for each in collected]).mean() for name in collected[0]}
-        return {**means, "first_ratio": collected[0]["ratio_max"]}
+        lowest = torch.stack([each["ratio_min"] for each in collected]).amin()
+        highest = torch.stack([each["ratio_max"] for each in collected]).amax()
+        return {**means, "ratio_min": lowest, "ratio_max": highest, "first_ratio": collected[0]["ratio_max"]}
 
-    def _minibatch(self, batch: Trajectory, last: bool) -> dict[str, Tensor]:
-        s = self.settings
-        logprobs = self.policy(batch.sequences, self.sampling.temperature)  # type: ignore[misc]
-        values = self.critic(batch.sequences, values=True)
-        policy_loss = ppo_policy_loss(logprobs, batch.logprobs, batch.advantages, batch.mask, s.clip)  # type: ignore[arg-type]
-        value_loss = ppo_value_loss(values, batch.values, batch.returns, batch.mask, s.value_clip)  # type: ignore[arg-type]
+    def losses(self, batch: Trajectory, policy_learns: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a minibatch, and its parts; a policy that does not learn has none."""
+        s, temperature, mask = self.settings, self.sampling.temperature, batch.mask
+        logprobs, values, entropies = self.networks.outputs(  # type: ignore[union-attr]
+            batch.sequences, temperature, batch.values is not None, bool(s.entropy_bonus)
+        )
+        assert batch.advantages is not None
+        assert batch.returns is not None
+        parts = {"policy_loss": ppo_policy_loss(logprobs, batch.logprobs, batch.advantages, mask, s.clip)}
+        loss = parts["policy_loss"]
+        if self.kl.place == "loss":
+            parts["kl_loss"] = masked_mean(kl_estimate(logprobs, batch.reference_logprobs, self.kl.kind), mask)
+            loss = loss + self.kl_coefficient * parts["kl_loss"]
+        if entropies is not None:
+            parts["policy_entropy"] = masked_mean(entropies, mask)
+            loss = loss - s.entropy_bonus * parts["policy_entropy"]
+        if self.demonstrations is not None and policy_learns:
+            parts["demonstration_loss"] = self.demonstrations.loss(self.networks.policy, self.generator)  # type: ignore[union-attr]
+            loss = loss + parts["demonstration_loss"]
+        loss = loss if policy_learns else torch.zeros_like(loss)
+        if values is not None and batch.values is not None:
+            parts["value_loss"] = ppo_value_loss(values, batch.values, batch.returns, mask, s.value_clip)
+            loss = loss + s.value_coefficient * parts["value_loss"]
+        with torch.no_grad():
+            ratio = (logprobs - batch.logprobs)[mask].exp()
+            beyond = ((ratio - 1).abs() > s.clip).float().mean()
+        found = {name: part.detach() for name, part in parts.items()}
+        return loss, {**found, "clip_fraction": beyond, "ratio_max": ratio.max(), "ratio_min": ratio.min()}
+
+    def _step(self, loss: Tensor, policy_learns: bool, last: bool) -> dict[str, Tensor]:
+        """One step of the optimiser; returns the norms of the gradients before clipping."""
+        assert self.networks is not None
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        self.manual_backward(policy_loss + value_loss)
-        limit = s.max_grad_norm or torch.inf
-        norms = [clip_grad_norm_(network.parameters(), limit) for network in (self.policy, self.critic)]  # type: ignore[union-attr]
+        self.manual_backward(loss)
+        groups = {"policy": self.networks.policy_parameters(), "critic": self.networks.critic_parameters()}
+        if not policy_learns:
+            for parameter in groups["policy"]:
+                parameter.grad = None  # a trunk that is shared has some from the critic's loss
+        limit = self.settings.max_grad_norm or torch.inf
+        norms = {f"{name}_grad_norm": clip_grad_norm_(each, limit) for name, each in groups.items() if each}
         if last:
             optimizer.step()  # counted by the Trainer: its steps are iterations
         else:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=lambda: None)
-        with torch.no_grad():
-            ratio = (logprobs - batch.logprobs)[batch.mask].exp()
-        return {
-            "policy_loss": policy_loss.detach(),
-            "value_loss": value_loss.detach(),
-            "clip_fraction": ((ratio - 1).abs() > s.clip).float().mean(),
-            "ratio_max": ratio.max(),
-            "policy_grad_norm": norms[0],
-            "critic_grad_norm": norms[1],
-        }
+        return norms
 
     def _slices(self, rows: int) -> list[slice]:
         size = self.settings.minibatch_size
@@ -222,10 +261,12 @@ class PPOModule(LightningModule):
     @torch.no_grad()
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Answer unseen prompts, with the same random numbers every time, and measure the answers."""
+        assert self.networks is not None
         generator = seeded_generator(self.device, "validation", self.seed, batch_idx)
-        completions = complete(self.policy, batch, self.renderer, self.sampling, generator)  # type: ignore[arg-type]
+        completions = complete(self.networks.policy, batch, self.renderer, self.sampling, generator)
         sequences, temperature = completions.sequences, self.sampling.temperature
-        difference = self.policy(sequences, temperature) - self.reference(sequences, temperature)  # type: ignore[misc]
+        logprobs = self.networks.logprobs(sequences, temperature)
+        difference = logprobs - self.networks.reference_logprobs(sequences, temperature)
         kl = difference.masked_fill(~sequences.response_mask, 0.0).sum(1).mean()
         metrics = {"kl": kl, **completion_metrics(completions, self.reward.proxy, self.judge)}
         metrics |= reward_diagnostics(completions, self.reward.proxy)  # unseen prompts have no stored data
@@ -237,10 +278,19 @@ class PPOModule(LightningModule):
     # ------------------------------------------------------------------ checkpoints and hand-over
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave frozen networks out; remember what they were, and the random numbers' state."""
+        """Leave frozen networks out; remember what they were, and all that moves beside the weights."""
+        frozen = {name for name, each in self.named_parameters(remove_duplicate=False) if not each.requires_grad}
         weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in weights.items() if not name.startswith(FROZEN)}
-        checkpoint["ppo"] = {"generator": self.generator.get_state(), **self._identity()}
+        checkpoint["state_dict"] = {name: value for name, value in weights.items() if self._kept(name, frozen)}
+        state = {"kl_coefficient": self.kl_coefficient, "advantages": self.advantages.state_dict()}
+        checkpoint["ppo"] = {"generator": self.generator.get_state(), **state, **self._identity()}
+
+    def _kept(self, name: str, frozen: set[str]) -> bool:
+        if name.startswith(("reward.", "judge.")):
+            return name.rpartition(".")[2].startswith("running_")  # what wrappers have seen so far
+        if name.startswith("networks.reference."):
+            return self.settings.refresh_reference > 0
+        return name not in frozen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the same random numbers; refuse another reward or reference."""
@@ -252,10 +302,20 @@ class PPOModule(LightningModule):
                     f"the checkpoint was written with {what} {saved[what]!r}, now it is {mine!r}", hint=hint
                 )
         self.generator.set_state(saved["generator"].cpu())
+        self.kl_coefficient = saved["kl_coefficient"]
+        self.advantages.load_state_dict(saved["advantages"])
 
     def _identity(self) -> dict[str, str]:
-        return {"reference": self.reference_fingerprint, "reward": self.reward.fingerprint}
+        """What a resumed run must have in common with the one before."""
+        assert self.networks is not None
+        return {
+            "reference": self.networks.reference_fingerprint,
+            "reward": self.reward.fingerprint,
+            "estimator": f"{type(self.advantages).__name__} of {self.advantages.samples}",
+            "lora": "none" if self.lora is None else str(asdict(self.lora)),
+            "demonstrations": "none" if self.demonstrations is None else self.demonstrations.fingerprint,
+        }
 
     def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
-        """Write the policy as a Hugging Face directory that plain transformers loads."""
-        return export(self.policy.model, renderer, directory)  # type: ignore[union-attr]
+        """Write the policy as a Hugging Face directory that plain transformers loads; adapters are merged into it."""
+        return export(merged(self.networks.policy.model), renderer, directory)  # type: ignore[union-attr]

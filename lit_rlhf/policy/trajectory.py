@@ -1,12 +1,14 @@
 """What one rollout leaves behind for the update: `Trajectory`, and how advantages are made of it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
 from lit_rlhf.data.batches import Batch, Sequences
-from lit_rlhf.functional import gae, kl_estimate, masked_whiten
+from lit_rlhf.functional import kl_estimate, masked_whiten
+from lit_rlhf.policy.advantages import Advantages
+from lit_rlhf.policy.kl import KLPenalty
 
 
 @dataclass
@@ -18,7 +20,7 @@ class Trajectory(Batch):
         mask: Real response tokens.
         logprobs: Log-probabilities under the policy that sampled them, at the sampling temperature.
         reference_logprobs: The same under the frozen reference.
-        values: The critic's value of the state before each token.
+        values: The critic's value of the state before each token; None where there is no critic.
         rewards: What the reward object gave, without the KL penalty.
         advantages: Filled in by `with_advantages`.
         returns: Filled in by `with_advantages`.
@@ -28,7 +30,7 @@ class Trajectory(Batch):
     mask: Tensor
     logprobs: Tensor
     reference_logprobs: Tensor
-    values: Tensor
+    values: Tensor | None
     rewards: Tensor
     advantages: Tensor | None = None
     returns: Tensor | None = None
@@ -52,9 +54,19 @@ class Trajectory(Batch):
         """log π − log π_ref of the sampled tokens ``(B, T)``, zero at padding."""
         return kl_estimate(self.logprobs, self.reference_logprobs, "k1").masked_fill(~self.mask, 0.0)
 
-    def with_advantages(self, kl_coefficient: float, gamma: float, lam: float, whiten: bool) -> "Trajectory":
-        """Rewards minus the KL penalty per token, then GAE, then whitening over the whole rollout."""
-        penalised = self.rewards - kl_coefficient * self.kl
-        advantages, self.returns = gae(penalised, self.values, self.mask, gamma, lam)
+    def with_advantages(self, estimator: Advantages, penalty: KLPenalty, coefficient: float, whiten: bool) -> Self:
+        """Rewards minus the KL penalty per token, then advantages, then whitening over the whole rollout.
+
+        Args:
+            estimator: From rewards to advantages and returns.
+            penalty: What kind of KL penalty there is, and whether it is part of the reward.
+            coefficient: β, as it is now.
+            whiten: Whether advantages get mean 0 and standard deviation 1.
+        """
+        rewards = self.rewards
+        if penalty.place == "reward" and coefficient:
+            estimate = kl_estimate(self.logprobs, self.reference_logprobs, penalty.kind)
+            rewards = rewards - coefficient * estimate.masked_fill(~self.mask, 0.0)
+        advantages, self.returns = estimator(self, rewards)
         self.advantages = masked_whiten(advantages, self.mask) if whiten else advantages
         return self

@@ -25,7 +25,7 @@ def demonstrations(model: str, lr: float = 1e-3, **more) -> dict:
 
 def prompts(policy: str, kl: float = 0.1) -> dict:
     reward = {"class_path": "lit_rlhf.rewards.GoldReward"}
-    model = {"policy": policy, "reward": reward, "sampling": {"max_new_tokens": 4}, "settings": {"kl_coefficient": kl}}
+    model = {"policy": policy, "reward": reward, "sampling": {"max_new_tokens": 4}, "kl": {"coefficient": kl}}
     source = {"class_path": "lit_rlhf.world.WorldPrompts", "init_args": {"size": 12}}
     return {
         "model": {"class_path": "PPOModule", "init_args": model},
@@ -52,7 +52,7 @@ def test_resuming_with_other_model_options_is_refused_and_all_are_named(lit, tin
 
 def test_options_of_ppo_and_of_its_reward_count_as_well(lit, tiny_model, tmp_path):
     lit("fit", tmp_path, prompts(tiny_model))
-    with pytest.raises(DataError, match=r"settings\.kl_coefficient: 0\.1 in the checkpoint, 0\.3 now"):
+    with pytest.raises(DataError, match=r"kl\.coefficient: 0\.1 in the checkpoint, 0\.3 now"):
         lit("fit", tmp_path, prompts(tiny_model, kl=0.3), *last(tmp_path))
     changed = prompts(tiny_model)
     changed["model"]["init_args"]["reward"] = {

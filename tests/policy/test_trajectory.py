@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from lit_rlhf.data.batches import stack_sequences
+from lit_rlhf.policy import GAE, KLPenalty
 from lit_rlhf.policy.trajectory import Trajectory
 
 LENGTHS = [4, 1, 6, 3]
@@ -32,7 +33,7 @@ def brute_force(trajectory: Trajectory, row: int, beta: float, gamma: float, lam
 
 @pytest.mark.parametrize(("beta", "gamma", "lam"), [(0.3, 1.0, 0.95), (0.0, 0.9, 0.5), (1.0, 1.0, 1.0)])
 def test_penalised_rewards_and_advantages_equal_loops(trajectory, beta, gamma, lam):
-    trajectory.with_advantages(beta, gamma, lam, whiten=False)
+    trajectory.with_advantages(GAE(gamma, lam), KLPenalty(), beta, whiten=False)
     for row, length in enumerate(LENGTHS):
         advantages, returns = brute_force(trajectory, row, beta, gamma, lam)
         assert trajectory.advantages[row, :length].tolist() == pytest.approx(advantages, abs=1e-5)
@@ -41,14 +42,14 @@ def test_penalised_rewards_and_advantages_equal_loops(trajectory, beta, gamma, l
 
 
 def test_with_lambda_one_the_return_is_reward_minus_penalty_to_come(trajectory):
-    trajectory.with_advantages(0.5, 1.0, 1.0, whiten=False)
+    trajectory.with_advantages(GAE(1.0, 1.0), KLPenalty(), 0.5, whiten=False)
     first = trajectory.rewards.sum(1) - 0.5 * trajectory.kl.sum(1)
     torch.testing.assert_close(trajectory.returns[:, 0], first)
 
 
 def test_whitening_is_over_the_whole_rollout_and_leaves_returns(trajectory):
-    plain = trajectory[torch.arange(4)].with_advantages(0.1, 1.0, 0.95, whiten=False)
-    trajectory.with_advantages(0.1, 1.0, 0.95, whiten=True)
+    plain = trajectory[torch.arange(4)].with_advantages(GAE(1.0, 0.95), KLPenalty(), 0.1, whiten=False)
+    trajectory.with_advantages(GAE(1.0, 0.95), KLPenalty(), 0.1, whiten=True)
     real = plain.advantages[plain.mask]
     expected = (real - real.mean()) / real.std(unbiased=False)
     torch.testing.assert_close(trajectory.advantages[trajectory.mask], expected, rtol=1e-4, atol=1e-5)
@@ -62,7 +63,7 @@ def test_kl_is_zero_at_padding_and_nowhere_nan(trajectory):
 
 @pytest.mark.parametrize("rows", [slice(1, 3), slice(3, 9), torch.tensor([3, 0]), torch.tensor([1])])
 def test_a_minibatch_holds_the_rows_cut_to_their_longest(trajectory, rows):
-    trajectory.with_advantages(0.1, 1.0, 0.95, whiten=True)
+    trajectory.with_advantages(GAE(1.0, 0.95), KLPenalty(), 0.1, whiten=True)
     part = trajectory[rows]
     chosen = torch.arange(4)[rows].tolist()
     width = max(LENGTHS[row] for row in chosen)

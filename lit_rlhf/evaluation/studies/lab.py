@@ -17,7 +17,7 @@ from lit_rlhf.data.treatments import Treatment
 from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
-from lit_rlhf.policy import BaselineModule, PPOModule, PPOSettings, SFTModule
+from lit_rlhf.policy import BaselineModule, KLPenalty, PPOModule, SFTModule
 from lit_rlhf.policy.rollout import complete, seeded_generator
 from lit_rlhf.rewards import GoldReward, Reward, ScalarRewardModule
 from lit_rlhf.world import (
@@ -185,7 +185,7 @@ class Lab:
             critic=critic,
             judge=GoldReward(),
             sampling=Sampling(max_new_tokens=NEW_TOKENS),
-            settings=PPOSettings(kl_coefficient=kl_coefficient),
+            kl=KLPenalty(kl_coefficient),
             optimizer=Optimizer(lr=3e-4, schedule="constant", warmup=0.0),
             critic_lr=1e-3,
             seed=self.seed,

@@ -14,8 +14,9 @@ PANELS = [
     ("length", "length", "annotator who likes length: tokens per answer"),
     ("length", "gold", "annotator who likes length: gold reward"),
     ("refusal", "refusal_scary", "annotator who likes refusals: refusals of harmless requests"),
-    ("refusal", "refusal_unsafe", "annotator who likes refusals: refusals of unsafe requests"),
+    ("fair", "refusal_scary", "fair annotator: refusals of harmless requests"),
 ]
+LABELS = {"sft": "SFT", "increments": "PPO-T", "contrastive_seq2seq": "centred\nseq2seq", "unnormalised": "not\nnormed"}
 
 
 def draw(measurements: list[Measurement], summary: dict[str, Any], folder: Path) -> None:
@@ -27,7 +28,8 @@ def draw(measurements: list[Measurement], summary: dict[str, Any], folder: Path)
         for place, policy in enumerate(policies):
             values = [m[world]["policies"][policy]["seen"][what] for m in measurements]
             bar(axis, place, values, COLOURS[0] if policy == "sft" else COLOURS[2 if "seq2seq" in policy else 1])
-        axis.set_xticks(range(len(policies)), [name.replace("_", "\n") for name in policies], fontsize=7)
+        axis.set_xticks(range(len(policies)), [LABELS.get(name, name.replace("_", "\n")) for name in policies])
+        axis.tick_params(axis="x", labelsize=7)
         axis.set_title(title, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     _wins(axes.flat[-1], measurements)
@@ -45,7 +47,7 @@ def _wins(axis: Any, measurements: list[Measurement]) -> None:
             bar(axis, place + shift, values, COLOURS[2 if kind == "seen" else 3], width=0.38)
         axis.bar(np.nan, np.nan, color=COLOURS[2 if kind == "seen" else 3], label=f"{kind} kinds of prompts")
     axis.axhline(0.5, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(rivals)), [f"against\n{rival}" for rival in rivals], fontsize=8)
+    axis.set_xticks(range(len(rivals)), [f"against\n{LABELS.get(rival, rival)}" for rival in rivals], fontsize=8)
     axis.set_title("fair annotator: wins of PPO with the rewriter", fontsize=10)
     axis.legend(frameon=False, fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)

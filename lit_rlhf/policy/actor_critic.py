@@ -1,0 +1,153 @@
+"""The networks of policy optimisation: policy, reference and critic, separate or on one trunk."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from lit_rlhf.data.batches import Sequences
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.networks.adapters import LoRA
+from lit_rlhf.networks.backbone import fingerprint
+from lit_rlhf.networks.policy_network import PolicyNetwork
+from lit_rlhf.networks.reward_network import RewardNetwork
+
+
+class ActorCritic(nn.Module):
+    """Policy, reference and critic as networks of their own.
+
+    Args:
+        policy: Directory that the policy starts from.
+        reference: Directory of the frozen reference.
+
+    Attributes:
+        reference_fingerprint: Names the reference's weights, as they were in the beginning.
+    """
+
+    def __init__(self, policy: str, reference: str) -> None:
+        super().__init__()
+        # All keep the evaluation mode that loading leaves them in: dropout would make the ratio noisy.
+        self.policy = PolicyNetwork(policy)
+        self.reference = PolicyNetwork(reference).requires_grad_(False).eval()
+        self.critic: RewardNetwork | None = None
+        self.reference_fingerprint = fingerprint(self.reference)
+
+    def add_critic(self, path: str, scale: float) -> None:
+        """Load a critic, and multiply its head."""
+        self.critic = RewardNetwork(path, scale)
+
+    def logprobs(self, sequences: Sequences, temperature: float) -> Tensor:
+        """Log-probabilities of the response tokens under the policy ``(N, T)``."""
+        return self.policy(sequences, temperature)
+
+    def reference_logprobs(self, sequences: Sequences, temperature: float) -> Tensor:
+        """The same under the reference ``(N, T)``."""
+        return self.reference(sequences, temperature)
+
+    def values(self, sequences: Sequences) -> Tensor:
+        """The critic's value of the state before each response token ``(N, T)``."""
+        assert self.critic is not None
+        return self.critic(sequences, values=True)
+
+    def outputs(
+        self, sequences: Sequences, temperature: float, values: bool, entropy: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What an update needs: log-probabilities, and where asked for values and entropies, ``(N, T)`` each."""
+        entropies = None
+        if entropy:
+            logprobs, entropies = self.policy.with_entropy(sequences, temperature)
+        else:
+            logprobs = self.logprobs(sequences, temperature)
+        return logprobs, self.values(sequences) if values else None, entropies
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """What the policy's optimiser moves."""
+        return [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """What the critic's rate holds for."""
+        return list(self.critic.parameters()) if self.critic is not None else []
+
+    @torch.no_grad()
+    def refresh_reference(self) -> None:
+        """Let the reference become what the policy is now."""
+        self.reference.load_state_dict(self.policy.state_dict())
+
+
+class SharedTrunk(ActorCritic):
+    """One trunk for all: the policy is the model with low-rank adapters, the reference the same without them.
+
+    The critic is a head of one number on the policy's hidden states; it starts at 0. Log-probabilities and values come
+    from one pass, and the memory is that of one model, whose weights are frozen.
+
+    Args:
+        policy: Directory of the frozen weights, which are the reference.
+        lora: The adapters.
+        with_critic: Whether there is a critic.
+
+    Raises:
+        DataError: If the model shows no hidden states to put a head on.
+    """
+
+    def __init__(self, policy: str, lora: LoRA, with_critic: bool) -> None:
+        nn.Module.__init__(self)
+        self.policy = PolicyNetwork(policy)
+        self.policy.requires_grad_(False)
+        self.reference_fingerprint = fingerprint(self.policy)  # without the adapters
+        lora.add(self.policy.model)
+        self.critic = None
+        self.head = None
+        if with_critic:
+            width: int | None = getattr(self.policy.model.config.get_text_config(), "hidden_size", None)
+            if width is None:
+                raise DataError("does not say how wide its hidden states are", policy, "Give no lora, but a critic.")
+            self.head = nn.Linear(width, 1, bias=True)
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+
+    def _score(self, states: Tensor) -> Tensor:
+        assert self.head is not None
+        with torch.autocast(states.device.type, enabled=False):
+            return self.head(states.float()).squeeze(-1)
+
+    def reference_logprobs(self, sequences: Sequences, temperature: float) -> Tensor:
+        """Those of the model without its adapters ``(N, T)``."""
+        with without_adapters(self.policy.model):
+            return self.policy(sequences, temperature)
+
+    def values(self, sequences: Sequences) -> Tensor:
+        """The head's reading of the state before each response token ``(N, T)``."""
+        return self.policy.scores(sequences, self._score)
+
+    def outputs(
+        self, sequences: Sequences, temperature: float, values: bool, entropy: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """All from one pass."""
+        score = self._score if values else None
+        if entropy:
+            found = self.policy.with_entropy(sequences, temperature, score)
+            return found[0], found[2] if values else None, found[1]
+        if score is None:
+            return self.logprobs(sequences, temperature), None, None
+        logprobs, scores = self.policy.with_scores(sequences, temperature, score)
+        return logprobs, scores, None
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """The head's."""
+        return list(self.head.parameters()) if self.head is not None else []
+
+
+@contextmanager
+def without_adapters(model: Any) -> Iterator[None]:
+    """Switch the adapters of a model off for a while."""
+    layers = [part for part in model.modules() if isinstance(part, LoraLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
