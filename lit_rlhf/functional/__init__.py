@@ -6,6 +6,7 @@ Half precision and integers are computed in float32; float64 stays float64. Bad 
 ValueError, which says what was expected.
 """
 
+from lit_rlhf.functional.best_of_n import best_of_n, best_of_n_kl
 from lit_rlhf.functional.contrastive import simcse_loss, sinkhorn, swav_loss
 from lit_rlhf.functional.masked import masked_mean, masked_whiten
 from lit_rlhf.functional.policy import gae, kl_estimate, leave_one_out, ppo_policy_loss, ppo_value_loss
@@ -13,6 +14,8 @@ from lit_rlhf.functional.preference import bradley_terry_loss, difference_loss, 
 from lit_rlhf.functional.rewards import contrastive_reward, seq2seq_token_rewards
 
 __all__ = [
+    "best_of_n",
+    "best_of_n_kl",
     "bradley_terry_loss",
     "contrastive_reward",
     "difference_loss",

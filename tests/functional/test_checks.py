@@ -48,6 +48,11 @@ BAD_CALLS = {
     "value clip of zero": (lambda: f.ppo_value_loss(TOKENS, TOKENS, TOKENS, MASK, clip=0), "clip is 0"),
     "kl of different shapes": (lambda: f.kl_estimate(TOKENS, TOKENS[:1]), "ref_logprobs has shape (1, 3)"),
     "unknown kind": (lambda: f.kl_estimate(TOKENS, TOKENS, kind="k4"), "k1, k2, k3"),
+    "flat samples": (lambda: f.best_of_n(PAIR, PAIR, 1), "expected (P, N)"),
+    "more than there are": (lambda: f.best_of_n(TOKENS, TOKENS, 4), "n is 4, expected 1 to 3"),
+    "the best of none": (lambda: f.best_of_n(TOKENS, TOKENS, 0), "n is 0, expected 1 to 3"),
+    "an unscored sample": (lambda: f.best_of_n(TOKENS / 0, TOKENS, 2), "NaN or infinite"),
+    "kl of the best of none": (lambda: f.best_of_n_kl(0), "expected at least 1"),
     "mask of one row": (lambda: f.masked_mean(TOKENS, MASK[:1]), "mask has shape (1, 3)"),
     "whitening mask of one row": (lambda: f.masked_whiten(TOKENS, MASK[:1]), "mask has shape (1, 3)"),
 }

@@ -7,6 +7,8 @@ import pytest
 import lit_rlhf.functional as functional
 
 SIGNATURES = {
+    "best_of_n": "proxy, values, n",
+    "best_of_n_kl": "n",
     "bradley_terry_loss": "chosen, rejected, margin=None, target=None",
     "contrastive_reward": "reward, baseline_rewards, reduce='mean', quantile=0.5",
     "difference_loss": "scores",
