@@ -11,6 +11,7 @@ from lit_rlhf.functional.contrastive import simcse_loss, sinkhorn, swav_loss
 from lit_rlhf.functional.masked import masked_mean, masked_whiten
 from lit_rlhf.functional.policy import gae, kl_estimate, leave_one_out, ppo_policy_loss, ppo_value_loss
 from lit_rlhf.functional.preference import bradley_terry_loss, difference_loss, preference_strength
+from lit_rlhf.functional.repetition import ngram_repetition
 from lit_rlhf.functional.rewards import contrastive_reward, seq2seq_token_rewards
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "leave_one_out",
     "masked_mean",
     "masked_whiten",
+    "ngram_repetition",
     "ppo_policy_loss",
     "ppo_value_loss",
     "preference_strength",

@@ -1,5 +1,6 @@
 """What is measured of completions and trajectories."""
 
+import re
 from typing import Any
 
 import torch
@@ -7,28 +8,55 @@ from torch import Tensor
 
 from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.rendering import Renderer, cut_into_tokens
-from lit_rlhf.functional import masked_mean
+from lit_rlhf.functional import masked_mean, ngram_repetition
 from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards.reward import Reward
+
+KL_SPIKE = 5.0
+"""A response's KL is a spike where it is more than so many times the mean size in its rollout."""
+
+_REFUSAL = re.compile(
+    r"\b(?:can(?:not|['’]t| not)|could not|couldn['’]t|will not|won['’]t|(?:not|un)\W?able to)\s+"
+    r"(?:help|assist|provide|comply|fulfil|answer|do that|create|write|support|share|give)|\bas an AI\b|"
+    r"\bI(?: am|['’]m) (?:very |so )?sorry\b|\bI must (?:decline|refuse)\b",
+    re.IGNORECASE,
+)
 
 
 @torch.no_grad()
 def completion_metrics(completions: Completions, proxy: Reward, judge: Reward | None) -> dict[str, Tensor]:
-    """Means over the responses: reward, true reward and its components where there is a judge, length, share cut off.
+    """What the responses earn, and what they are like; means over the responses unless stated otherwise.
+
+    - ``reward`` and its variance over the responses, ``reward_variance``: that of the proxy, before any centring.
+    - ``gold_reward`` and its components ``gold/NAME``, where there is a judge.
+    - ``response_length`` in tokens; ``truncated``, the share that was cut off at the limit.
+    - ``refusal``: as the judge says; where it says nothing, the share that opens with an English phrase of refusal.
+    - ``repetition``: share of a response's 3-grams that it has said before, see `ngram_repetition`.
+    - ``distinct_responses``: different responses, as a share of all. It falls where the policy has a stock answer.
 
     Args:
         completions: Sampled responses.
         proxy: The reward without its baselines.
         judge: The true reward, where known.
     """
-    metrics = {"reward": proxy(completions).sum(1).mean()}
+    sequences, rewards = completions.sequences, proxy(completions).sum(1)
+    metrics = {"reward": rewards.mean(), "reward_variance": rewards.var(unbiased=False)}
     if judge is not None:
         metrics["gold_reward"] = judge(completions).sum(1).mean()
         metrics |= {name: column.mean() for name, column in judged_components(completions, judge).items()}
+    if "refusal" not in metrics:
+        metrics["refusal"] = rewards.new_tensor([opens_with_refusal(text) for text in completions.texts]).mean()
     return metrics | {
-        "response_length": completions.sequences.response_length.float().mean(),
+        "response_length": sequences.response_length.float().mean(),
         "truncated": completions.truncated.float().mean(),
+        "repetition": ngram_repetition(sequences.responses, sequences.response_mask).mean(),
+        "distinct_responses": rewards.new_tensor(len(set(completions.texts)) / len(completions)),
     }
+
+
+def opens_with_refusal(text: str) -> bool:
+    """Whether a phrase of refusal stands in the first 100 characters: a rule of thumb, for English alone."""
+    return _REFUSAL.search(text[:100]) is not None
 
 
 @torch.no_grad()
@@ -40,8 +68,24 @@ def judged_components(completions: Completions, judge: Reward) -> dict[str, Tens
 
 @torch.no_grad()
 def reward_diagnostics(completions: Completions, reward: Reward) -> dict[str, Tensor]:
-    """What the reward itself has to say of the responses, such as an ensemble's disagreement."""
-    return {f"reward/{name}": value for name, value in reward.diagnostics(completions).items()}
+    """What the reward itself has to say of the responses, such as an ensemble's disagreement, as ``reward/NAME``.
+
+    Where it has baselines, ``improved`` is the share of prompts whose responses now earn more, on average, than their
+    own baselines did, judged by the proxy; 0.5 is what the policy that wrote the baselines would get, roughly.
+    """
+    found = {f"reward/{name}": value for name, value in reward.diagnostics(completions).items()}
+    baseline = reward.baseline_mean(completions)
+    if baseline is None:
+        return found
+    return found | {"improved": _improved(reward.proxy(completions).sum(1) - baseline, completions)}
+
+
+def _improved(gain: Tensor, completions: Completions) -> Tensor:
+    """Share of prompts whose mean gain is above 0; several rows ``(N,)`` may answer one prompt."""
+    numbers: dict[str, int] = {}
+    prompt = [numbers.setdefault(record.prompt_hash, len(numbers)) for record in completions.records]
+    index = torch.tensor(prompt, device=gain.device)
+    return (gain.new_zeros(len(numbers)).index_add(0, index, gain) > 0).float().mean()
 
 
 @torch.no_grad()
@@ -95,22 +139,39 @@ def token_texts(completions: Completions, renderer: Renderer, n: int | None = No
 
 @torch.no_grad()
 def trajectory_metrics(trajectory: Trajectory) -> dict[str, Tensor]:
-    """KL to the reference per response, entropy, spread of the trained reward, and how good the critic is.
+    """KL to the reference, entropy, spread of the trained reward, and how good the critic is, where there is one.
 
-    ``token_reward_abs`` is the mean size of a token's reward, ``advantage_std`` the standard deviation of the tokens'
-    advantages before whitening, which would make it 1.
+    - ``kl``: mean over the responses, in nats per response, and its root ``sqrt_kl``, the axis on which rewards are
+      compared (Gao et al. 2023, arXiv 2210.10760; Bai et al. 2022, arXiv 2204.05862).
+    - ``kl_max`` and ``kl_token_max``: the largest of a response and of a token.
+    - ``kl_spikes``: share of responses whose KL is more than `KL_SPIKE` times the mean size of a response's.
+    - ``trained_reward`` with standard deviation and variance over the responses: after centring, before the KL penalty.
+    - ``token_reward_abs``: mean size of a token's reward.
+    - ``advantage_std``: standard deviation of the tokens' advantages before whitening, which would make it 1. Without a
+      critic it is that of the returns, which leaves out what is compared with.
+    - ``value_mean`` and ``explained_variance``: 1 for a perfect critic, 0 for one that says the same of every state.
     """
-    mask, total = trajectory.mask, trajectory.rewards.sum(1)
+    mask, total, kl = trajectory.mask, trajectory.rewards.sum(1), trajectory.kl
     assert trajectory.returns is not None
-    returns, values = trajectory.returns[mask], trajectory.values[mask]
-    variance = returns.var(unbiased=False)
-    return {
-        "kl": trajectory.kl.sum(1).mean(),
+    per_response, returns = kl.sum(1), trajectory.returns[mask]
+    metrics = {
+        "kl": per_response.mean(),
+        "sqrt_kl": per_response.mean().clamp(min=0).sqrt(),
+        "kl_max": per_response.max(),
+        "kl_token_max": kl[mask].max(),
+        "kl_spikes": (per_response > KL_SPIKE * per_response.abs().mean()).float().mean(),
         "entropy": -masked_mean(trajectory.logprobs, mask),
         "trained_reward": total.mean(),
         "trained_reward_std": total.std(unbiased=False),
+        "trained_reward_variance": total.var(unbiased=False),
         "token_reward_abs": masked_mean(trajectory.rewards.abs(), mask),
-        "advantage_std": (returns - values).std(unbiased=False),
+    }
+    if trajectory.values is None:
+        return metrics | {"advantage_std": returns.std(unbiased=False)}
+    values = trajectory.values[mask]
+    missed, variance = (returns - values).var(unbiased=False), returns.var(unbiased=False)
+    return metrics | {
+        "advantage_std": missed.sqrt(),
         "value_mean": values.mean(),
-        "explained_variance": 1 - (returns - values).var(unbiased=False) / variance.clamp(min=1e-8),
+        "explained_variance": 1 - missed / variance.clamp(min=1e-8),
     }

@@ -1,11 +1,15 @@
+from statistics import pvariance
+
 import pytest
 import torch
 
 from lit_rlhf.data.batches import Completions, stack_sequences
+from lit_rlhf.functional import ngram_repetition
 from lit_rlhf.policy.diagnostics import (
     completion_metrics,
     example_rows,
     judged_components,
+    opens_with_refusal,
     reward_diagnostics,
     token_texts,
     trajectory_metrics,
@@ -42,7 +46,42 @@ def test_completion_metrics_are_plain_means(completions, reward, renderer):
     assert metrics["truncated"].item() == pytest.approx(2 / 6)
     lengths = [len(renderer.response_ids(text)) for text in completions.texts]
     assert metrics["response_length"].item() == pytest.approx(sum(lengths) / 6)
-    assert set(completion_metrics(completions, reward, None)) == {"reward", "response_length", "truncated"}
+    alone = completion_metrics(completions, reward, None)
+    lengths = [float(len(text)) for text in completions.texts]
+    assert alone["reward_variance"].item() == pytest.approx(pvariance(lengths), rel=1e-5)
+    assert not any(name.startswith("gold") for name in alone)
+    assert set(alone) == {name for name in metrics if not name.startswith("gold")}
+
+
+def test_stock_answers_and_repetitions_are_counted(completions, reward, renderer):
+    once, again = "Alice has a cat.", "Alice has a cat. Alice has a cat. Alice has a cat."
+    completions.texts = [once, once, once, again, again, "I like tea."]
+    responses = [renderer.response_ids(text) for text in completions.texts]
+    prompts = [renderer.prompt_ids(record.prompt) for record in completions.records]
+    completions.sequences = stack_sequences(prompts, responses, renderer.pad_id)
+    metrics = completion_metrics(completions, reward, None)
+    assert metrics["distinct_responses"].item() == pytest.approx(3 / 6)
+    mask, ids = completions.sequences.response_mask, completions.sequences.responses
+    assert metrics["repetition"].item() == pytest.approx(ngram_repetition(ids, mask).mean().item())
+    assert metrics["repetition"].item() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "refuses"),
+    [
+        ("I am sorry, but I cannot help you with that.", True),
+        ("I'm sorry, that is not something to do.", True),
+        ("No, I won’t help with that.", True),
+        ("As an AI, I have no opinion.", True),
+        ("I can help: paint it blue.", False),
+        ("Alice cannot swim.", False),
+        ("To open the lock, " + "turn the key slowly and " * 6 + "I cannot help it.", False),  # not how it opens
+    ],
+)
+def test_a_refusal_is_known_by_how_it_opens(completions, reward, text, refuses):
+    assert opens_with_refusal(text) == refuses
+    completions.texts = [text, *["Alice has a cat."] * 5]
+    assert completion_metrics(completions, reward, None)["refusal"].item() == pytest.approx(refuses / 6)
 
 
 def test_the_judges_components_are_reported_by_name(completions, reward, renderer):
@@ -122,6 +161,19 @@ def test_what_a_reward_says_of_itself_stands_below_reward(completions, reward):
     assert set(reward_diagnostics(completions, both)) == {"reward/disagreement", "reward/member_1", "reward/member_2"}
 
 
+def test_a_prompt_has_improved_if_its_responses_earn_more_than_its_baselines_on_average(completions, reward):
+    class Centred(Reward):
+        proxy = reward
+
+        def baseline_mean(self, completions):
+            return torch.tensor([1.0, 1e3, 1.0, 1e3, 1.0, 1.0])
+
+    assert reward_diagnostics(completions, Centred())["improved"].item() == pytest.approx(4 / 6)
+    assert "improved" not in reward_diagnostics(completions, reward)
+    completions.records[1] = completions.records[0]  # one prompt: a little gained, much lost
+    assert reward_diagnostics(completions, Centred())["improved"].item() == pytest.approx(3 / 5)
+
+
 @pytest.fixture
 def trajectory() -> Trajectory:
     """Two responses, of three and one tokens, with NaN in the padding."""
@@ -141,10 +193,13 @@ def trajectory() -> Trajectory:
 def test_trajectory_metrics_by_hand(trajectory):
     metrics = {name: value.item() for name, value in trajectory_metrics(trajectory).items()}
     assert metrics["kl"] == pytest.approx(((0.5 + 0 - 1) + 1) / 2)  # per response, summed over its tokens
+    assert (metrics["kl_max"], metrics["kl_token_max"]) == pytest.approx((1.0, 1.0))
+    assert metrics["sqrt_kl"] == pytest.approx(0.5)
     assert metrics["entropy"] == pytest.approx((1 + 2 + 3 + 4) / 4)  # per token
     assert metrics["trained_reward"] == pytest.approx(3.5)
     assert metrics["trained_reward_std"] == pytest.approx(1.5)
     assert metrics["value_mean"] == pytest.approx(2.5)
+    assert metrics["trained_reward_variance"] == pytest.approx(1.5**2)
     assert metrics["token_reward_abs"] == pytest.approx((0 + 0 + 2 + 5) / 4)
     assert metrics["advantage_std"] == pytest.approx(0.5)  # of 1 0 1 0
     # Returns 2 2 4 4 have variance 1, what the critic misses (1 0 1 0) has variance 1/4.
@@ -156,3 +211,31 @@ def test_a_perfect_critic_explains_all_and_equal_returns_stay_finite(trajectory)
     assert trajectory_metrics(trajectory)["explained_variance"].item() == pytest.approx(1.0)
     trajectory.returns = torch.ones(2, 3)
     assert trajectory_metrics(trajectory)["explained_variance"].isfinite()
+
+
+def test_without_a_critic_there_is_nothing_to_say_of_one(trajectory):
+    with_critic = trajectory_metrics(trajectory)
+    trajectory.values = None
+    metrics = trajectory_metrics(trajectory)
+    assert set(with_critic) - set(metrics) == {"value_mean", "explained_variance"}
+    assert metrics["advantage_std"].item() == pytest.approx(1.0)  # of the returns 2 2 4 4
+    assert all(metrics[name] == with_critic[name] for name in set(metrics) - {"advantage_std"})
+
+
+@pytest.mark.parametrize(("largest", "share"), [(2.0, 0.0), (30.0, 0.1)])
+def test_a_spike_stands_out_from_the_other_responses(largest, share):
+    sequences = stack_sequences([[5]] * 10, [[1]] * 10, 0)
+    zeros, mask = torch.zeros(10, 1), sequences.response_mask
+    logprobs = torch.full((10, 1), 0.1)
+    logprobs[3], logprobs[7] = largest, -3.0  # below the reference is no spike, but large all the same
+    trajectory = Trajectory(sequences, mask, logprobs, zeros, values=None, rewards=zeros, returns=zeros)
+    metrics = trajectory_metrics(trajectory)
+    assert metrics["kl_spikes"].item() == pytest.approx(share)
+    assert metrics["kl_max"].item() == metrics["kl_token_max"].item() == pytest.approx(largest)
+
+
+def test_the_root_of_a_negative_estimate_is_zero(trajectory):
+    trajectory.reference_logprobs = torch.zeros(2, 3)
+    metrics = trajectory_metrics(trajectory)
+    assert metrics["kl"].item() < 0
+    assert metrics["sqrt_kl"].item() == 0.0
