@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message, Record
 from lit_rlhf.data.store import Store
-from lit_rlhf.rewards import ContrastiveReward, PythonReward, Reward, ScalarReward
+from lit_rlhf.rewards import ContrastiveReward, LengthPenalty, PythonReward, Reward, ScalarReward
 
 SCORES = np.random.default_rng(0).normal(size=(6, 5)).round(3)
 
@@ -182,3 +184,102 @@ reward:
     assert (reward.inner.path, reward.reduce, reward.k) == ("a/model", "median", 3)
     with pytest.raises(SystemExit):
         parser.parse_args(["-c", str(config), "--reward.init_args.reduce", "mode"])
+
+
+def test_a_wrapper_inside_leaves_no_baseline_mean_to_compare_the_proxy_with(completions, renderer, inner, write_store):
+    penalised = LengthPenalty(inner, 0.1)
+    name = penalised.load(renderer, "policy").fingerprint
+    reward = ContrastiveReward(penalised, write_store(reward=name)).load(renderer, "policy")
+    assert reward.proxy is inner
+    assert reward.baseline_mean(completions) is None
+    torch.testing.assert_close(reward(completions).sum(1), penalised(completions).sum(1) - SCORES_MEAN)
+
+
+# ---------------------------------------------------------------------- dynamic scaling
+
+SCORES_MEAN = torch.tensor(SCORES).mean(1).float()
+
+
+def test_dynamic_scaling_gives_the_first_batch_the_size_it_had(completions, renderer, inner, write_store):
+    store = write_store()
+    reward = ContrastiveReward(inner, store, dynamic_scaling=0.9).load(renderer, "policy")
+    plain = ContrastiveReward(inner, store).load(renderer, "policy")
+    total, centred = inner(completions).sum(1), plain(completions).sum(1)
+    scaled = reward(completions).sum(1)
+    assert scaled.abs().mean().item() == pytest.approx(total.abs().mean().item(), rel=1e-5)
+    torch.testing.assert_close(scaled, centred * total.abs().mean() / centred.abs().mean())
+    assert (total.abs().mean() - centred.abs().mean()).abs() > 0.1  # or else it had nothing to do
+
+
+def test_dynamic_scaling_follows_both_averages_over_batches(complete, records, renderer, inner, write_store):
+    reward = ContrastiveReward(inner, write_store(), dynamic_scaling=0.7).load(renderer, "policy")
+    sizes = []
+    for age, part in enumerate((slice(0, 4), slice(4, 6), slice(0, 6))):
+        batch = complete(records[part])
+        total = inner(batch).sum(1)
+        sizes.append((total.abs().numpy(), (total - SCORES_MEAN[part]).abs().numpy()))
+        weights = np.concatenate([np.full(len(each[0]), 0.7 ** (age - i)) for i, each in enumerate(sizes)])
+        size, centred = (np.average(np.concatenate(each), weights=weights) for each in zip(*sizes, strict=True))
+        expected = (total - SCORES_MEAN[part]) * size / centred
+        torch.testing.assert_close(reward(batch).sum(1).double(), expected.double(), rtol=1e-5, atol=1e-5)
+        assert reward.diagnostics(batch)["dynamic_scale"].item() == pytest.approx(size / centred, rel=1e-5)
+        assert reward.critic_scale("") == 0
+        assert reward.scale == pytest.approx(0.5 * size / centred, rel=1e-5)
+
+
+def test_dynamic_scaling_keeps_signs_and_counts_each_batch_once(completions, renderer, inner, write_store):
+    store = write_store()
+    reward = ContrastiveReward(inner, store, dynamic_scaling=0.9).load(renderer, "policy")
+    reward.diagnostics(completions)
+    assert not reward.sizes.running_count
+    rewards = reward(completions)
+    assert torch.equal(reward(completions), rewards)
+    assert reward.sizes.running_count == len(completions)
+    plain = ContrastiveReward(inner, store).load(renderer, "policy")(completions)
+    assert torch.equal(rewards.sign(), plain.sign())
+
+
+def test_dynamic_scaling_multiplies_every_token_alike(completions, renderer, inner, write_store):
+    class PerToken(Reward):
+        fingerprint = inner.load(renderer, "policy").fingerprint
+
+        def forward(self, completions):
+            mask = completions.sequences.response_mask
+            return torch.arange(mask.shape[1]).expand(mask.shape) * 0.1 * mask
+
+    store = write_store()
+    plain = ContrastiveReward(PerToken(), store).load(renderer, "policy")(completions)
+    reward = ContrastiveReward(PerToken(), store, dynamic_scaling=0.99).load(renderer, "policy")
+    torch.testing.assert_close(reward(completions), plain * reward.factor)
+    assert reward.factor != pytest.approx(1, abs=1e-3)
+
+
+def test_dynamic_scaling_goes_on_from_a_saved_state_and_is_off_by_default(
+    complete, records, renderer, inner, write_store
+):
+    store = write_store()
+    first, second = complete(records[:3]), complete(records[3:])
+    straight, resumed = (
+        ContrastiveReward(inner, store, dynamic_scaling=0.5).load(renderer, "policy") for _ in range(2)
+    )
+    straight(first)
+    state = straight.state_dict()
+    assert {name.rpartition(".")[2] for name in state} == {"running_sums", "running_count"}
+    resumed.load_state_dict(copy.deepcopy(state))
+    assert torch.equal(resumed(second), straight(second))
+    fresh = ContrastiveReward(inner, store, dynamic_scaling=0.5).load(renderer, "policy")
+    assert not torch.equal(fresh(second), straight(second))
+    off = ContrastiveReward(inner, store).load(renderer, "policy")
+    assert not off.state_dict()
+    assert off.fingerprint != fresh.fingerprint
+    assert off.fingerprint.split(" over ")[0] in fresh.fingerprint
+
+
+def test_dynamic_scaling_survives_rewards_that_equal_their_baselines(completions, renderer, inner, write_store):
+    inner.load(renderer, "policy")
+    same = inner(completions).sum(1)[:, None].expand(6, 5).double().numpy()
+    reward = ContrastiveReward(inner, write_store(same), dynamic_scaling=0.9).load(renderer, "policy")
+    assert reward(completions).abs().max() < 1e-5
+    assert reward(completions).isfinite().all()
+    with pytest.raises(DataError, match="dynamic_scaling"):
+        ContrastiveReward(inner, "store", dynamic_scaling=1.5)
