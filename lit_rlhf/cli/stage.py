@@ -14,6 +14,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lit_rlhf import policy, rewards  # noqa: F401  makes their classes known by name
 from lit_rlhf.cli.callbacks import Export, Generations, History, Progress, SaveConfig
 from lit_rlhf.cli.checkpoints import Checkpoint, RandomState, check_checkpoint, model_options
+from lit_rlhf.cli.panel import Panel
 from lit_rlhf.cli.parser import PlainLightningParser
 from lit_rlhf.cli.tracking import Wandb, finish
 from lit_rlhf.data.datamodule import PreferenceDataModule
@@ -31,7 +32,7 @@ class StageCLI(LightningCLI):
     """LightningCLI with this project's module base, data, defaults and callbacks."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the groups ``checkpoint``, ``export``, ``history`` and ``generations``."""
+        """Add the groups ``checkpoint``, ``export``, ``history``, ``generations`` and ``panel``."""
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         # Without version counter: last.ckpt is the last one, not the first run's beside a last-v1.ckpt.
         defaults = {"save_last": True, "save_top_k": 0, "every_n_train_steps": 100, "enable_version_counter": False}
@@ -39,6 +40,7 @@ class StageCLI(LightningCLI):
         parser.add_lightning_class_args(Export, "export")
         parser.add_lightning_class_args(History, "history")
         parser.add_lightning_class_args(Generations, "generations")
+        parser.add_lightning_class_args(Panel, "panel")
         parser.add_lightning_class_args(RandomState, "random_state")
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:

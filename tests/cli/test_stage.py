@@ -6,6 +6,7 @@ import yaml
 
 from lit_rlhf.cli.callbacks import Export, Generations, History
 from lit_rlhf.cli.checkpoints import Checkpoint, RandomState
+from lit_rlhf.cli.panel import Panel
 from lit_rlhf.cli.stage import make_cli
 from lit_rlhf.cli.tracking import Wandb
 from lit_rlhf.data.errors import DataError
@@ -33,7 +34,7 @@ def test_what_every_stage_gets(monkeypatch, tmp_path):
     assert isinstance(cli.model, SFTModule)
     assert cli.model.path == "some/model"
     kinds = {type(callback) for callback in cli.trainer.callbacks}
-    assert {Checkpoint, Export, Generations, History, RandomState} <= kinds
+    assert {Checkpoint, Export, Generations, History, Panel, RandomState} <= kinds
     assert isinstance(cli.trainer.logger, Wandb)
     assert cli.trainer.default_root_dir == "runs/latest"
     checkpoint = cli.trainer.checkpoint_callback
