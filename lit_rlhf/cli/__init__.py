@@ -20,6 +20,7 @@ other commands:
   evaluate   measure a reward model on preference pairs and on benchmark files
   study      measure claims of the papers over several seeds, and judge them
   compare    sample several policies on the same prompts and judge them
+  rounds     report on rounds of policy optimisation and MetaRM
   world      write a small random model and tokenizer of the embedded synthetic world
 
   lit-rlhf COMMAND --help                    all options of a command

@@ -115,6 +115,7 @@ def _split_extra(args: list[str]) -> tuple[list[str], list[str]]:
 FUNCTIONS = {
     "world": "lit_rlhf.world.presets.write_base_model",
     "compare": "lit_rlhf.evaluation.compare.compare",
+    "rounds": "lit_rlhf.evaluation.rounds.rounds",
     "strength": "lit_rlhf.evaluation.strength.strength",
     "study": "lit_rlhf.evaluation.study.study",
     "evaluate": "lit_rlhf.evaluation.evaluate.evaluate",

@@ -11,10 +11,13 @@ import yaml
 from lit_rlhf import __version__
 from lit_rlhf.cli.commands import FUNCTIONS, LIGHTNING
 from lit_rlhf.cli.keys import input_files, key_of, without_quiet_options
+from lit_rlhf.cli.repeat import substituted, unrolled
 from lit_rlhf.data.errors import DataError
 
 REQUIRED = "???"
 """Stands in an experiment's ``variables`` for a value that the user must give."""
+
+_NAME = r"[\w-]+"
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Stage:
         command: A Lightning command (``fit``, ``validate``, ``test``, ``predict``) or ``world`` or ``compare``.
         config: YAML files that are merged from left to right, relative to the experiment's file.
         options: What this stage sets on top of them. ``${run}`` stands for the experiment's folder, ``${seed}`` for
-            its seed, and ``${name}`` for one of the file's ``variables``.
+            its seed, and ``${name}`` for one of the file's ``variables`` or of its group's, see `Repeat`.
         report: What goes into ``summary.json``: ``section: {name: metric}``, or ``all`` of what the command gives.
     """
 
@@ -61,7 +64,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
 
 
 def fill_variables(defaults: dict[str, Any], given: dict[str, Any], experiment: str) -> dict[str, Any]:
-    """The file's variables with the values that the user gave.
+    """The file's variables with the values that the user gave; one may stand for another: ``b: ${a}``.
 
     Raises:
         DataError: If one is given that the file does not have, or is missing.
@@ -74,32 +77,36 @@ def fill_variables(defaults: dict[str, Any], given: dict[str, Any], experiment: 
     if missing:
         hint = "Give it on the command line: " + " ".join(f"--variables.{name} ..." for name in missing)
         raise DataError(f"needs a value for {', '.join(missing)}", experiment, hint)
-    return {**defaults, **given}
+    return substituted({**defaults, **given}, {**defaults, **given})
 
 
 def plan_stages(specs: list[dict[str, Any]], experiment: Path, run: Path, names: dict[str, Any]) -> list[Stage]:
     """The stages with all variables replaced, in their order.
 
     Args:
-        specs: As the file has them.
+        specs: As the file has them; groups that repeat are written out.
         experiment: The file or folder; config files are relative to it.
         run: Folder of the run; each stage gets one below it.
         names: Values of ``${name}``.
 
     Raises:
-        DataError: For an unknown variable, option or command, or a name that occurs twice.
+        DataError: For an unknown variable, option or command, a name that cannot be, or a group that lacks something.
     """
     base = experiment if experiment.is_dir() else experiment.parent
+    specs = unrolled(specs, names, str(experiment))
     unknown = set(re.findall(r"\$\{(\w+)\}", json.dumps(specs))) - names.keys()
     if unknown:
         raise DataError(f"${{{min(unknown)}}} is no variable", str(experiment), f"Known are: {', '.join(names)}.")
     stages: list[Stage] = []
     for spec in specs:
         try:
-            stage = Stage(**_substituted(spec, names))
+            stage = Stage(**substituted(spec, names))
         except TypeError as error:
             hint = "A stage has name, command, config, options and report."
             raise DataError(f"stage {spec.get('name', spec)!r}: {error}", str(experiment), hint) from None
+        if not re.fullmatch(_NAME, stage.name):
+            hint = "Take letters, digits, _ and -: other stages are to recognise it in ${run}/NAME."
+            raise DataError(f"a stage cannot be called {stage.name!r}", str(experiment), hint)
         if stage.command not in LIGHTNING and stage.command not in FUNCTIONS:
             hint = f"Commands are: {', '.join([*LIGHTNING, *FUNCTIONS])}."
             raise DataError(f"stage {stage.name!r}: there is no command {stage.command!r}", str(experiment), hint)
@@ -107,7 +114,7 @@ def plan_stages(specs: list[dict[str, Any]], experiment: Path, run: Path, names:
             raise DataError(f"two stages are called {stage.name!r}", str(experiment), "Give each its own name.")
         stage.config = [str((base / file).resolve()) for file in stage.config]
         stage.directory = run / stage.name
-        stage.portable = _substituted(spec, {**names, "run": "${run}"})
+        stage.portable = substituted(spec, {**names, "run": "${run}"})
         stages.append(stage)
     return stages
 
@@ -120,7 +127,7 @@ def stage_key(stage: Stage, earlier: list[Stage], seed: int, extra: list[str]) -
     """
     text = json.dumps(stage.portable, sort_keys=True)
     keys = {each.name: each.key for each in earlier}
-    needs = [keys[name] for name in sorted(set(re.findall(r"\$\{run\}/([\w-]+)", text))) if name in keys]
+    needs = [keys[name] for name in sorted(set(re.findall(rf"\$\{{run\}}/({_NAME})", text))) if name in keys]
     contents = [_config_text(stage, file) for file in stage.config]
     words = without_quiet_options(extra) if stage.command in LIGHTNING else []
     configs = [yaml.safe_load(content) for content in contents]
@@ -133,17 +140,3 @@ def _config_text(stage: Stage, file: str) -> str:
         return Path(file).read_text("utf-8")
     except (OSError, ValueError) as error:
         raise DataError(f"a config of stage {stage.name!r} cannot be read: {error}", file) from None
-
-
-def _substituted(value: Any, names: dict[str, Any]) -> Any:
-    """Replace ``${name}`` in all strings; a string that is nothing else becomes the value itself, of whatever type."""
-    if isinstance(value, dict):
-        return {key: _substituted(each, names) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_substituted(each, names) for each in value]
-    if not isinstance(value, str):
-        return value
-    whole = re.fullmatch(r"\$\{(\w+)\}", value)
-    if whole and whole[1] in names:
-        return names[whole[1]]
-    return re.sub(r"\$\{(\w+)\}", lambda match: str(names.get(match[1], match[0])), value)

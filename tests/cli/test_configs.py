@@ -8,7 +8,7 @@ import yaml
 
 from lit_rlhf.cli import commands
 from lit_rlhf.cli.experiment import run_experiment
-from lit_rlhf.cli.plan import REQUIRED
+from lit_rlhf.cli.plan import REQUIRED, fill_variables, plan_stages
 from lit_rlhf.cli.stage import make_cli
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -42,16 +42,16 @@ def test_a_part_with_its_required_options_becomes_a_stage(file, tmp_path):
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
 def test_every_stage_of_an_experiment_can_be_built(file, monkeypatch, tmp_path):
-    built = {}
+    built = []
 
     def build_stage(args):
         cli = make_cli([*args[1:], "--trainer.logger", "false"], run=False)
-        built[Path(cli.trainer.default_root_dir).name] = args[0], cli
+        built.append((args[0], cli))
         return SimpleNamespace(trainer=SimpleNamespace(interrupted=False, callback_metrics={}))
 
     def build_function(command, options, group):
         parser = commands._parser(commands._function(command), command)
-        built[command] = command, parser.instantiate(parser.parse_object(options))
+        built.append((command, parser.instantiate(parser.parse_object(options))))
         return {}
 
     monkeypatch.setattr("lit_rlhf.cli.stage.run_stage", build_stage)
@@ -60,13 +60,15 @@ def test_every_stage_of_an_experiment_can_be_built(file, monkeypatch, tmp_path):
     given = {name: "given" for name, value in spec.get("variables", {}).items() if value == REQUIRED}
     run_experiment(str(file), out=str(tmp_path / "run"), seed=7, variables=given)
 
-    assert len(built) == len(spec["stages"])
-    for stage in spec["stages"]:
-        command, cli = built[stage["name"] if stage["name"] in built else stage["command"]]
-        assert command == stage["command"]
+    run = tmp_path / "run"
+    names = fill_variables(spec.get("variables", {}), given, str(file)) | {"run": str(run), "seed": 7}
+    stages = plan_stages(spec["stages"], file, run, names)
+    assert len(stages) >= len(spec["stages"])
+    for stage, (command, cli) in zip(stages, built, strict=True):
+        assert command == stage.command
         if command not in commands.LIGHTNING:
             continue
-        folder = tmp_path / "run" / stage["name"]
+        folder = run / stage.name
         assert cli.config["seed_everything"] == 7
         assert cli.trainer.checkpoint_callback.dirpath == str(folder / "checkpoints")
         assert cli.config["export"]["directory"] == (str(folder / "model") if command == "fit" else None)
