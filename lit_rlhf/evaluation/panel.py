@@ -84,7 +84,8 @@ def draw_panel(rows: Sequence[Row], path: Path, title: str = "", signs: Sequence
     train, val = ([row for row in rows if any(name.startswith(part) for name in row)] for part in ("train/", "val/"))
     shown = [each for each in PICTURES if any(_has(train, name) for name in each.metrics)]
     notes = [line for sign in signs for line in textwrap.wrap(f"▲ iteration {sign.step}: {sign.message}", 190)]
-    figure, grid = _page(max(1, -(-len(shown) // COLUMNS)), title or "over-optimisation panel", notes)
+    legend = "thin: each iteration · thick: running mean" + (" · dots: validation" if val else "")
+    figure, grid = _page(max(1, -(-len(shown) // COLUMNS)), (title or "over-optimisation panel", legend), notes)
     for number, picture in enumerate(shown):
         axis = figure.add_subplot(grid[number // COLUMNS, number % COLUMNS])
         found = [sign for sign in signs if sign.metric.removeprefix("train/") in picture.metrics]
@@ -97,7 +98,7 @@ def draw_panel(rows: Sequence[Row], path: Path, title: str = "", signs: Sequence
     partial.rename(path)
 
 
-def _page(lines: int, title: str, notes: list[str]) -> tuple[Any, Any]:
+def _page(lines: int, heading: tuple[str, str], notes: list[str]) -> tuple[Any, Any]:
     """A figure with heading and footnotes, and its grid: sizes in inches, so that nothing has to be measured."""
     from matplotlib.figure import Figure
 
@@ -106,9 +107,8 @@ def _page(lines: int, title: str, notes: list[str]) -> tuple[Any, Any]:
     height = _PLACE["top"] + lines * _CELL[1] + (lines - 1) * _PLACE["above"] + bottom
     figure = Figure(figsize=(width, height), facecolor="white")
     edge = 0.12 / width
-    figure.text(edge, 1 - 0.28 / height, title, fontsize=13, weight="bold", va="center")
-    explained = "thin: each iteration · thick: running mean · dots: validation"
-    figure.text(edge, 1 - 0.5 / height, explained, fontsize=8, color=_GREY, va="center")
+    figure.text(edge, 1 - 0.28 / height, heading[0], fontsize=13, weight="bold", va="center")
+    figure.text(edge, 1 - 0.5 / height, heading[1], fontsize=8, color=_GREY, va="center")
     for i, note in enumerate(reversed(notes)):
         figure.text(edge, (0.1 + 0.17 * i) / height, note, fontsize=8, color=ALARM, va="bottom")
     sides = {"left": _PLACE["left"] / width, "right": 1 - _PLACE["right"] / width}
@@ -178,7 +178,8 @@ def _band(axis: Any, low: str, high: str, train: list[Row]) -> None:
         axis.fill_between(x, lowest, highest, color=LINES[0], alpha=0.25, linewidth=0)
     axis.plot(x, lowest, at, highest, color=LINES[0], linewidth=0.9)
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    bottom, top = axis.get_ylim()
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if top < 30 * bottom else (1,), numticks=6))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_locator(NullLocator())
 
