@@ -51,7 +51,11 @@ def _how_to_go_on(command: str, checkpoint: tuple[Any, ...]) -> str:
 
 
 def call(
-    command: str, args: list[str] | None = None, options: dict[str, Any] | None = None, group: str | None = None
+    command: str,
+    args: list[str] | None = None,
+    options: dict[str, Any] | None = None,
+    group: str | None = None,
+    name: str | None = None,
 ) -> Any:
     """Run one of `FUNCTIONS`, with options from the command line or as a nested dict.
 
@@ -62,6 +66,7 @@ def call(
         args: Words of the command line.
         options: The options instead of words.
         group: W&B group of the run; an empty one keeps it out of W&B.
+        name: What W&B calls the run; None takes the command's name.
 
     Returns:
         What the function returns.
@@ -77,7 +82,7 @@ def call(
     start = time.time()
     result = function(**arguments)
     if isinstance(result, dict) and "out" in arguments and group != "":
-        log_report(command, Path(arguments["out"]), result, group, start)
+        log_report(name or command, Path(arguments["out"]), result, group, start)
     return result
 
 

@@ -28,6 +28,7 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Run an experiment: a YAML file with a list of stages, or a folder with one YAML file per stage.
 
+    Stages may stand in groups that are repeated: see `lit_rlhf.cli.repeat.Repeat`.
     Stages that are done and unchanged are skipped; one that was interrupted goes on from its last checkpoint; one
     whose options or input files changed, or that builds on one that changed, runs anew (its old folder is kept beside
     the new, and comes back with the old options).
@@ -87,7 +88,8 @@ def _run_now(stage: Stage, experiment: str, seed: int, extra: list[str]) -> None
     if stage.command in LIGHTNING:
         result = _run_lightning(stage, experiment, seed, extra)
     else:
-        result = call(stage.command, options=stage.options, group=experiment if _tracks(extra) else "")
+        group = experiment if _tracks(extra) else ""
+        result = call(stage.command, options=stage.options, group=group, name=stage.name)
     found = result if isinstance(result, dict) else str(result)
     seconds = round(time.perf_counter() - start, 1)
     _write_json(stage.directory / "done.json", {"key": stage.key, "seconds": seconds, "result": found})

@@ -49,7 +49,7 @@ def test_every_stage_of_an_experiment_can_be_built(file, monkeypatch, tmp_path):
         built.append((args[0], cli))
         return SimpleNamespace(trainer=SimpleNamespace(interrupted=False, callback_metrics={}))
 
-    def build_function(command, options, group):
+    def build_function(command, options, **rest):
         parser = commands._parser(commands._function(command), command)
         built.append((command, parser.instantiate(parser.parse_object(options))))
         return {}

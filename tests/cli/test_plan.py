@@ -30,7 +30,7 @@ def test_only_some_stages(ran, write_experiment, tmp_path):
 
 def test_variables_keep_their_types_and_can_be_given(monkeypatch, write_experiment, tmp_path):
     seen = []
-    monkeypatch.setattr("lit_rlhf.cli.experiment.call", lambda command, options, group: seen.append(options) or {})
+    monkeypatch.setattr("lit_rlhf.cli.experiment.call", lambda *args, options, **rest: seen.append(options) or {})
     options = "{n: '${n}', text: 'n is ${n}', none: '${none}', list: '${list}', name: '${name}', run: '${run}/x'}"
     head = {"variables": {"n": 3, "none": None, "list": ["a", "b"], "name": "012"}}
     file = write_experiment(tmp_path / "x.yaml", f"{{name: a, command: world, options: {options}}}", **head)

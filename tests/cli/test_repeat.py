@@ -102,6 +102,16 @@ def test_a_moved_run_is_still_known(run, ran, tmp_path, write_experiment):
     assert ran == []
 
 
+def test_commands_of_different_rounds_have_names_of_their_own(monkeypatch, write_experiment, tmp_path):
+    called = []
+    monkeypatch.setattr(
+        "lit_rlhf.cli.experiment.call", lambda *args, **rest: called.append((*args, rest["name"])) or {}
+    )
+    group = "{repeat: {times: 2, as: i}, stages: [{name: 'judged_${i}', command: compare}]}"
+    run_experiment(write_experiment(tmp_path / "x.yaml", group), out=str(tmp_path / "run"))
+    assert called == [("compare", "judged_1"), ("compare", "judged_2")]
+
+
 def test_single_stages_of_rounds_can_be_looked_at(run, ran):
     run(only="meta_1_rm,meta_2_ppo")
     assert ran == ["meta_1_rm", "meta_2_ppo"]

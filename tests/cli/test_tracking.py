@@ -163,13 +163,14 @@ def test_a_command_logs_its_figures_and_its_own_pictures(nobody, fresh_wandb, tm
     assert b"bins" not in content
 
 
-def test_an_empty_group_keeps_a_command_out_of_wandb(monkeypatch, tmp_path):
+def test_an_empty_group_keeps_a_command_out_of_wandb_and_a_name_replaces_its_own(monkeypatch, tmp_path):
     logged = []
     monkeypatch.setattr("lit_rlhf.cli.tracking.log_report", lambda *args: logged.append(args[0]))
     monkeypatch.setattr("lit_rlhf.cli.commands._function", lambda command: echo)
     for group in (None, "experiment", ""):
         call("compare", options={"out": str(tmp_path)}, group=group)
-    assert logged == ["compare", "compare"]
+    call("compare", options={"out": str(tmp_path)}, name="judged_1")
+    assert logged == ["compare", "compare", "judged_1"]
 
 
 def echo(out: str) -> dict[str, float]:
