@@ -29,6 +29,7 @@ def run_experiment(
     """Run an experiment: a YAML file with a list of stages, or a folder with one YAML file per stage.
 
     Stages may stand in groups that are repeated: see `lit_rlhf.cli.repeat.Repeat`.
+
     Stages that are done and unchanged are skipped; one that was interrupted goes on from its last checkpoint; one
     whose options or input files changed, or that builds on one that changed, runs anew (its old folder is kept beside
     the new, and comes back with the old options).
