@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from lit_rlhf.data.batches import stack_sequences
+from lit_rlhf.networks.adapters import LoRA, merged
+from lit_rlhf.networks.backbone import fingerprint
+from lit_rlhf.networks.policy_network import PolicyNetwork
+from lit_rlhf.policy.actor_critic import ActorCritic, SharedTrunk, without_adapters
+
+
+@pytest.fixture
+def rows():
+    generator = torch.Generator().manual_seed(0)
+    ids = [torch.randint(6, 200, (n,), generator=generator).tolist() for n in (5, 9, 3, 4, 12, 2)]
+    return stack_sequences(ids[:3], ids[3:], 0)
+
+
+@pytest.fixture
+def trunk(tiny_model):
+    """A trunk whose adapters and head have moved."""
+    networks = SharedTrunk(tiny_model, LoRA(r=2), with_critic=True)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in [*networks.policy_parameters(), *networks.critic_parameters()]:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return networks
+
+
+def test_a_trunk_starts_as_policy_and_reference_and_with_values_of_zero(tiny_model, rows):
+    networks = SharedTrunk(tiny_model, LoRA(r=2), with_critic=True)
+    plain = PolicyNetwork(tiny_model)
+    logprobs, values, _ = networks.outputs(rows, 0.8, values=True, entropy=False)
+    assert torch.equal(logprobs, plain(rows, 0.8))
+    assert torch.equal(networks.reference_logprobs(rows, 0.8), plain(rows, 0.8))
+    assert not values.any()
+    assert networks.reference_fingerprint == fingerprint(plain)
+
+
+def test_the_reference_is_the_trunk_without_adapters_whatever_these_have_learnt(trunk, tiny_model, rows):
+    plain, mask = PolicyNetwork(tiny_model), rows.response_mask
+    assert torch.equal(trunk.reference_logprobs(rows, 1.0), plain(rows))
+    assert (trunk.logprobs(rows, 1.0) - plain(rows))[mask].abs().max() > 1e-3
+    moved = PolicyNetwork(merged(trunk.policy.model))
+    torch.testing.assert_close(moved(rows)[mask], trunk.logprobs(rows, 1.0)[mask], atol=1e-4, rtol=1e-4)
+
+
+def test_switching_adapters_off_leaves_them_trainable_and_on_afterwards(trunk, rows):
+    before = trunk.logprobs(rows, 1.0)
+    with pytest.raises(RuntimeError, match="stop"), without_adapters(trunk.policy.model):
+        raise RuntimeError("stop")
+    assert all(parameter.requires_grad for parameter in trunk.policy_parameters())
+    assert len(trunk.policy_parameters()) > 0
+    assert torch.equal(trunk.logprobs(rows, 1.0), before)
+
+
+def test_only_adapters_and_head_are_trained(trunk):
+    trained = {name for name, parameter in trunk.named_parameters() if parameter.requires_grad}
+    assert all("lora_" in name or name.startswith("head.") for name in trained)
+    assert len(trained) == len(trunk.policy_parameters()) + len(trunk.critic_parameters())
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+def test_one_pass_of_a_trunk_gives_what_two_would(trunk, rows, entropy):
+    logprobs, values, entropies = trunk.outputs(rows, 0.8, values=True, entropy=entropy)
+    mask = rows.response_mask
+    torch.testing.assert_close(logprobs[mask], trunk.logprobs(rows, 0.8)[mask])
+    torch.testing.assert_close(values[mask], trunk.values(rows)[mask])
+    states = trunk.policy.model.base_model(input_ids=rows.ids).last_hidden_state
+    for row in range(len(rows)):
+        for t in range(int(rows.response_length[row])):
+            state = states[row, int(rows.prompt_length[row]) + t - 1]
+            assert values[row, t].item() == pytest.approx(float(trunk.head(state)), abs=1e-5)
+    assert (entropies is not None) == entropy
+    assert trunk.outputs(rows, 0.8, values=False, entropy=entropy)[1] is None
+
+
+def test_a_refreshed_reference_is_the_policy_at_that_time(tiny_model, rows):
+    networks = ActorCritic(tiny_model, tiny_model)
+    with torch.no_grad():
+        next(iter(networks.policy.parameters())).add_(0.1)
+        assert not torch.equal(networks.reference_logprobs(rows, 1.0), networks.logprobs(rows, 1.0))
+        networks.refresh_reference()
+        assert torch.equal(networks.reference_logprobs(rows, 1.0), networks.logprobs(rows, 1.0))
+        next(iter(networks.policy.parameters())).add_(0.1)
+        assert not torch.equal(networks.reference_logprobs(rows, 1.0), networks.logprobs(rows, 1.0))
+    assert not any(parameter.requires_grad for parameter in networks.reference.parameters())

@@ -1,0 +1,52 @@
+"""Peak memory of an iteration of PPO: four networks against one trunk."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.networks.backbone import export
+from lit_rlhf.world import tokenizer
+
+SCRIPT = """
+import json, resource, sys
+from lightning import Trainer
+from lit_rlhf.data.datamodule import PreferenceDataModule
+from lit_rlhf.networks.adapters import LoRA
+from lit_rlhf.networks.sampling import Sampling
+from lit_rlhf.policy import PPOModule, PPOSettings
+from lit_rlhf.rewards import GoldReward
+from lit_rlhf.world import WorldPrompts
+
+model, trunk = sys.argv[1], sys.argv[2] == "trunk"
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+import torch._dynamo  # what optimisers import late is no memory of theirs
+before = peak()
+data = PreferenceDataModule(WorldPrompts(8), tokenizer=model, val_fraction=0.0, batch_size=8, max_length=80)
+module = PPOModule(model, GoldReward(), lora=LoRA(r=4) if trunk else None, sampling=Sampling(max_new_tokens=8),
+                   settings=PPOSettings(minibatch_size=4))
+Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, max_steps=2, use_distributed_sampler=False).fit(module, datamodule=data)
+print(json.dumps({"peak": peak() - before, "size": sum(p.numel() for p in module.networks.policy.parameters()) / 2**18}))
+"""
+
+
+@pytest.mark.slow
+def test_one_trunk_needs_a_fraction_of_the_memory_of_separate_networks(tmp_path):
+    config = LlamaConfig(
+        vocab_size=len(tokenizer()), hidden_size=512, intermediate_size=1536, num_hidden_layers=8,
+        num_attention_heads=8, max_position_embeddings=128,
+    )  # fmt: skip
+    model = str(export(LlamaForCausalLM(config), Renderer(tokenizer()), tmp_path / "model"))
+    found = {}
+    for kind in ("separate", "trunk"):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", SCRIPT, model, kind], capture_output=True, text=True, check=True
+        )
+        found[kind] = json.loads(done.stdout.splitlines()[-1])
+    size = found["separate"]["size"]  # MiB of the policy's weights: three networks, two gradients, four moments
+    assert found["separate"]["peak"] > 8 * size
+    assert found["trunk"]["peak"] < 0.3 * found["separate"]["peak"], found

@@ -1,0 +1,187 @@
+"""Ways of policy optimisation beside plain PPO: each trains, resumes exactly, and does what its option says."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.networks.policy_network import PolicyNetwork
+
+RLOO = {"advantages": {"class_path": "LeaveOneOut", "init_args": {"samples": 3}}, "critic": None}
+MOVING = {"advantages": {"class_path": "MovingBaseline"}, "critic": None}
+LORA = {"lora": {"r": 2}, "critic": None}
+SETTINGS = {"minibatch_size": 4, "epochs": 2}
+
+
+def lines(folder: Path, kind: str = "train") -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if f"{kind}/kl" in row]
+
+
+def weights(module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.networks.state_dict().items()}
+
+
+VARIANTS = {
+    "rloo": RLOO,
+    "reinforce": MOVING,
+    "trunk": LORA,
+    "trunk without critic": RLOO | LORA,
+    "adaptive kl": {"kl": {"coefficient": 0.1, "target": 0.01, "horizon": 50}},
+    "kl in the loss": {"kl": {"coefficient": 0.3, "kind": "k2", "place": "loss"}},
+    "refreshed reference": {"settings": SETTINGS | {"refresh_reference": 2}},
+    "critic first": {"settings": SETTINGS | {"critic_warmup": 2}},
+    "entropy": {"settings": SETTINGS | {"entropy_bonus": 0.05}},
+}
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_every_variant_resumes_to_the_same_numbers(lit, ppo_options, tmp_path, name):
+    options = ppo_options(4, **copy.deepcopy(VARIANTS[name])) | {"checkpoint": {"every_n_train_steps": 1}}
+    whole = lit("fit", tmp_path / "whole", copy.deepcopy(options)).model
+    first = copy.deepcopy(options)
+    first["trainer"]["max_steps"] = 3
+    lit("fit", tmp_path / "parts", first)
+    checkpoint = str(tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    resumed = lit("fit", tmp_path / "parts", options, "--ckpt_path", checkpoint).model
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    for key, value in weights(whole).items():
+        assert torch.equal(value, resumed.networks.state_dict()[key]), key
+    rows = lines(tmp_path / "whole")
+    assert all(row["train/first_ratio"] == 1.0 for row in rows)
+    assert all(row["train/ratio_min"] <= 1.0 <= row["train/ratio_max"] for row in rows)
+
+
+def test_leave_one_out_samples_several_responses_per_prompt_and_trains_no_critic(lit, ppo_options, tmp_path):
+    seen = []
+    module = lit("fit", tmp_path, ppo_options(2, **RLOO)).model
+    module.reward.register_forward_hook(lambda reward, args, out: seen.append(args[0]))
+    assert module.networks.critic is None
+    row = lines(tmp_path)[-1]
+    assert "train/value_loss" not in row
+    assert "train/critic_grad_norm" not in row
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)
+    assert len(checkpoint["optimizer_states"][0]["param_groups"]) == 1
+    moved = {int(state["step"]) for state in checkpoint["optimizer_states"][0]["state"].values()}
+    assert moved == {2 * 2 * 5}  # iterations x epochs x minibatches of four among six prompts times three
+
+
+def test_a_trunk_is_exported_as_a_plain_model_that_answers_like_the_policy(lit, ppo_options, tiny_model, tmp_path):
+    options = ppo_options(3, **LORA) | {"export": {"directory": str(tmp_path / "model")}}
+    module = lit("fit", tmp_path, options).model
+    weights = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+    assert all("lora_" in name or "head." in name for name in weights)
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    ids = torch.arange(6, 26)[None]
+    torch.testing.assert_close(exported(ids).logits, module.networks.policy.model(ids).logits, atol=1e-4, rtol=1e-4)
+    original = AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert not torch.allclose(exported(ids).logits, original(ids).logits, atol=1e-5)
+
+
+def test_the_critic_learns_alone_at_first(lit, ppo_options, tiny_model, tmp_path):
+    options = ppo_options(2, settings=SETTINGS | {"critic_warmup": 2})
+    module = lit("fit", tmp_path, options).model
+    untouched = PolicyNetwork(tiny_model).state_dict()
+    for name, value in module.networks.policy.state_dict().items():
+        assert torch.equal(value, untouched[name])
+    assert all(row["train/kl"] == 0.0 for row in lines(tmp_path))
+    again = lit("fit", tmp_path / "longer", ppo_options(3, settings=SETTINGS | {"critic_warmup": 2})).model
+    assert any(not torch.equal(v, untouched[n]) for n, v in again.networks.policy.state_dict().items())
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(module.networks.critic.parameters(), again.networks.critic.parameters(), strict=True)
+    )
+
+
+def test_in_a_shared_trunk_too(lit, ppo_options, tmp_path):
+    module = lit("fit", tmp_path, ppo_options(1, **LORA, settings=SETTINGS | {"critic_warmup": 1})).model
+    assert not any(value.any() for name, value in module.networks.named_parameters() if "lora_B" in name)
+    assert module.networks.head.weight.any()
+
+
+def test_an_adaptive_penalty_grows_while_the_policy_is_too_far_away(lit, ppo_options, tmp_path):
+    lit("fit", tmp_path, ppo_options(4, kl={"coefficient": 0.1, "target": 1e-9, "horizon": 6}))
+    rows = lines(tmp_path)
+    for now, following in zip(rows, rows[1:], strict=False):
+        error = min(max(now["train/kl"] / 1e-9 - 1, -0.2), 0.2)
+        expected = now["train/kl_coefficient"] * (1 + error)
+        assert following["train/kl_coefficient"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_refreshed_reference_brings_the_divergence_back_to_nothing(lit, ppo_options, tmp_path):
+    lit("fit", tmp_path, ppo_options(4, settings=SETTINGS | {"refresh_reference": 2}))
+    kl = [row["train/kl"] for row in lines(tmp_path)]
+    assert kl[0] == kl[2] == 0.0
+    assert kl[1] != 0.0
+    assert kl[3] != 0.0
+
+
+def test_the_reference_may_be_another_model_than_the_start(lit, ppo_options, write_model, tmp_path):
+    options = ppo_options(1, policy=write_model("llama"), reference=str(altered(write_model("llama"), tmp_path / "x")))
+    lit("fit", tmp_path / "run", options)
+    assert lines(tmp_path / "run")[0]["train/kl"] != 0.0
+
+
+def altered(model: str, directory: Path) -> Path:
+    """The same model with one layer's weights moved."""
+    network = PolicyNetwork(model)
+    with torch.no_grad():
+        next(iter(network.parameters())).add_(0.01)
+    network.model.save_pretrained(directory)
+    return directory
+
+
+def test_an_entropy_bonus_is_part_of_the_loss_and_its_gradient(lit, ppo_options, tmp_path):
+    module = lit("fit", tmp_path, ppo_options(1, settings=SETTINGS | {"entropy_bonus": 0.05})).model
+    row = lines(tmp_path)[0]
+    vocabulary = module.networks.policy.model.config.vocab_size
+    assert 0 < row["train/policy_entropy"] < torch.tensor(float(vocabulary)).log()
+    plain = lit("fit", tmp_path / "plain", ppo_options(1)).model
+    one, other = weights(module), weights(plain)
+    assert any(not torch.equal(one[name], other[name]) for name in one if name.startswith("policy."))
+
+
+def test_demonstrations_are_drawn_with_the_runs_own_numbers_and_pull_the_policy(lit, ppo_options, tmp_path):
+    source = {"class_path": "lit_rlhf.world.WorldDemonstrations", "init_args": {"size": 40}}
+    data = {
+        "class_path": "lit_rlhf.data.datamodule.PreferenceDataModule",
+        "init_args": {"sources": source, "max_length": 128},
+    }
+    given = {"demonstrations": {"data": data, "coefficient": 1.0, "batch_size": 4}}
+    options = ppo_options(4, **given) | {"checkpoint": {"every_n_train_steps": 1}}
+    whole = lit("fit", tmp_path / "whole", copy.deepcopy(options)).model
+    first = copy.deepcopy(options)
+    first["trainer"]["max_steps"] = 2
+    lit("fit", tmp_path / "parts", first)
+    resumed = lit(
+        "fit", tmp_path / "parts", options, "--ckpt_path", str(tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    ).model
+    for key, value in weights(whole).items():
+        assert torch.equal(value, resumed.networks.state_dict()[key])
+    losses = [row["train/demonstration_loss"] for row in lines(tmp_path / "whole")]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora": {"r": 2}}, "lora"),
+        (LORA | {"settings": {"refresh_reference": 1}}, "refresh_reference"),
+        ({"advantages": {"class_path": "LeaveOneOut"}}, "needs no critic"),
+        ({"settings": {"epochs": 0}}, "epochs"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(lit, ppo_options, tmp_path, options, message):
+    with pytest.raises((DataError, ValueError), match=message):
+        lit("fit", tmp_path, ppo_options(1, **options))
+
+
+def test_adapters_of_another_shape_are_refused_on_resume(lit, ppo_options, tmp_path):
+    lit("fit", tmp_path, ppo_options(1, **LORA))
+    checkpoint = str(tmp_path / "checkpoints" / "last.ckpt")
+    with pytest.raises(DataError, match=r"lora\.r: 2 in the checkpoint, 3 now"):
+        lit("fit", tmp_path / "b", ppo_options(2, lora={"r": 3}, critic=None), "--ckpt_path", checkpoint)
