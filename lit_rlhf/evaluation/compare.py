@@ -11,9 +11,21 @@ from numpy.typing import NDArray
 from lit_rlhf.data.batches import Completions, PromptBatch
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.records import Record
 from lit_rlhf.data.store import write_json
+from lit_rlhf.evaluation.compare_figures import (
+    Measured,
+    Table,
+    compared,
+    differences,
+    referee_figures,
+    reward_outcomes,
+    source_figures,
+    verdict_columns,
+)
+from lit_rlhf.evaluation.compare_pictures import best_of_n_picture, print_best_of_n, win_rates_picture
+from lit_rlhf.evaluation.judges import Pair, Referee
 from lit_rlhf.evaluation.pictures import comparison_picture, curves_picture, print_table
-from lit_rlhf.evaluation.statistics import Column, bootstrap_interval
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
@@ -32,32 +44,89 @@ def compare(
     sampling: Sampling | None = None,
     histories: dict[str, str] | None = None,
     seed: int = 0,
+    referee: Referee | None = None,
+    tie_margin: float = 0.0,
+    all_pairs: bool = False,
+    best_of_n: bool = True,
 ) -> dict[str, Any]:
-    """Sample several policies on the same prompts and judge them; writes JSON, a table and pictures.
+    """Sample several policies on the same prompts and judge them; writes JSON, tables and pictures.
 
-    The first policy is the one that the others are compared with: win rates and KL are against it. The first
-    source's figures are the headline; those of further sources stand below ``splits``.
+    The first policy is the one that the others are compared with: win rates and KL are against it. A win rate counts
+    ties half. Intervals are 95 % and over prompts, whose responses are averaged first. All policies draw with the same
+    random numbers. The first source's figures are the headline; those of further sources stand below ``splits``.
 
     Args:
         policies: Name and Hugging Face directory of each policy; the SFT policy first.
         data: Where the prompts come from: its validation part.
         out: Folder for ``comparison.json``, ``samples.jsonl`` and the pictures.
         reward: The reward that policies were trained for (the proxy).
-        judge: The gold reward, where known; decides the win rates, or else the proxy does.
-        samples: Responses per prompt.
+        judge: The gold reward, where known, or another reward model; decides the win rates, or else the proxy does.
+        samples: Responses per prompt; those of two policies are compared one by one.
         sampling: How they are drawn.
         histories: ``metrics.jsonl`` of training runs, to be drawn as curves.
         seed: Of the samples.
+        referee: Decides the win rates instead of the rewards, such as an LLM judge, whose answers are kept in the
+            folder: the same command goes on from them.
+        tie_margin: Rewards that differ by no more than this tie. A reward model's scores of equal responses may differ
+            in their last digits; 0.0001 makes them ties.
+        all_pairs: Compare every policy with every other one too.
+        best_of_n: Estimate what the best of n samples by the proxy is worth by the judge, where both are given and
+            there is more than one sample.
 
     Returns:
         For each policy its figures; ``splits`` for further sources; ``differences`` between the trained policies.
+        ``win_rate_vs_FIRST``, ``wins_vs_FIRST``, ``ties_…`` and ``losses_…`` (numbers of responses) are by the referee,
+        the judge or the proxy, whichever is the first that was given. A referee adds ``answers_…``, ``unparseable_…``
+        (answers, which make ties), ``inconsistent_…`` (share of pairs whose verdict changed with the order) and
+        ``picks_first_…``, and all of them in sum as ``referee``. All pairs add ``win_rates``, and samples of both
+        rewards ``best_of_n``.
         A judge that knows components adds ``gold/NAME`` and ``refusal``, and where the prompts are of families also
         ``refusal/FAMILY``: refusing is right in the world's ``unsafe`` and wrong in all others.
 
     Raises:
-        DataError: If there are no validation prompts.
+        DataError: If there are no validation prompts, an option is out of range, or the referee cannot be asked.
     """
-    sampling = sampling or Sampling()
+    _check(list(policies), samples, tie_margin)
+    folder = Path(out)
+    tables, responses = _sampled(policies, data, folder, reward, judge, samples, sampling or Sampling(), seed)
+    records = [row.record for row in data.val_rows]
+    measured = Measured(tables, samples, np.array([str(record.meta.get("family", "")) for record in records]))
+    pairs = compared(list(policies), all_pairs)
+    if referee is None:
+        measured.outcomes = reward_outcomes(measured, pairs, tie_margin)
+    else:
+        measured.outcomes = _refereed(referee, pairs, records, responses, folder)
+    result = _result(measured, np.array([record.source for record in records]), all_pairs, best_of_n)
+    if referee is not None:
+        result["referee"] = {"name": referee.name, **_in_sum(measured)}
+    write_json(folder / "comparison.json", result)
+    _show(result, list(policies), folder)
+    if histories:
+        curves_picture({name: Path(path) for name, path in histories.items()}, folder / "training.png")
+    return result
+
+
+def _check(policies: list[str], samples: int, tie_margin: float) -> None:
+    taken = sorted(set(policies) & {"splits", "differences", "win_rates", "best_of_n", "referee"})
+    if taken:
+        raise DataError(f"{taken[0]!r} is the name of a part of the report", "option policies", "Take another name.")
+    if samples < 1:
+        raise DataError(f"expected at least 1, found {samples}", "option samples")
+    if not tie_margin >= 0:
+        raise DataError(f"expected 0 or more, found {tie_margin}", "option tie_margin")
+
+
+def _sampled(
+    policies: dict[str, str],
+    data: PreferenceDataModule,
+    folder: Path,
+    reward: Reward | None,
+    judge: Reward | None,
+    samples: int,
+    sampling: Sampling,
+    seed: int,
+) -> tuple[dict[str, Table], dict[str, list[str]]]:
+    """What was measured of every policy's responses, and the responses; writes ``samples.jsonl``."""
     first = next(iter(policies))
     data.load("prompts", policies[first])
     if not data.val_rows:
@@ -65,29 +134,18 @@ def compare(
     reference = PolicyNetwork(policies[first]).eval()
     for each in filter(None, (reward, judge)):
         each.load(data.renderer, fingerprint(reference))
-    tables: dict[str, dict[str, Column]] = {}
-    folder = Path(out)
+    tables: dict[str, Table] = {}
+    responses: dict[str, list[str]] = {}
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
+    partial = folder / ".samples.jsonl.partial"
+    with partial.open("w", encoding="utf-8") as file:
         for name, path in policies.items():
             policy = reference if name == first else PolicyNetwork(path).eval()
-            tables[name], texts = _measure(policy, reference, data, reward, judge, samples, sampling, seed)
-            file.writelines(json.dumps({"policy": name, **row}, ensure_ascii=False) + "\n" for row in texts)
-    sources = [row.record.source for row in data.val_rows]
-    families = np.array([str(row.record.meta.get("family", "")) for row in data.val_rows])
-    splits = {
-        source: _figures(tables, np.array([each == source for each in sources]), families, first, samples)
-        for source in dict.fromkeys(sources)
-    }
-    result = {**next(iter(splits.values())), "splits": dict(list(splits.items())[1:])}
-    result["differences"] = _differences(tables, np.array([each == sources[0] for each in sources]), first, samples)
-    write_json(folder / "comparison.json", result)
-    headline = {**result, **{name: _without_details(result[name]) for name in policies}}
-    print_table(headline, list(policies))
-    comparison_picture(headline, list(policies), folder / "comparison.png")
-    if histories:
-        curves_picture({name: Path(path) for name, path in histories.items()}, folder / "training.png")
-    return result
+            tables[name], rows = _measure(policy, reference, data, reward, judge, samples, sampling, seed)
+            responses[name] = [row["response"] for row in rows]
+            file.writelines(json.dumps({"policy": name, **row}, ensure_ascii=False) + "\n" for row in rows)
+    partial.rename(folder / "samples.jsonl")
+    return tables, responses
 
 
 @torch.no_grad()
@@ -100,7 +158,7 @@ def _measure(
     samples: int,
     sampling: Sampling,
     seed: int,
-) -> tuple[dict[str, Column], list[dict[str, Any]]]:
+) -> tuple[Table, list[dict[str, Any]]]:
     """One row per response: what was measured ``(prompts * samples,)``, and the texts to read."""
     columns: dict[str, list[torch.Tensor]] = {}
     texts: list[dict[str, Any]] = []
@@ -136,56 +194,52 @@ def _sequence_kl(
     return torch.cat(parts)
 
 
-def _figures(
-    tables: dict[str, dict[str, Column]],
-    prompts: NDArray[np.bool_],
-    families: NDArray[np.str_],
-    first: str,
-    samples: int,
-) -> dict[str, dict[str, float]]:
-    """Mean of every column over the chosen prompts, with the 95 % interval of what policies are judged by."""
-    figures = {}
-    named = [each for each in np.unique(families[prompts]).tolist() if each]
-    for name, table in tables.items():
-        columns = {column: values.reshape(-1, samples)[prompts].mean(1) for column, values in table.items()}
-        wins = _wins(table, tables[first])
-        if wins is not None:
-            columns[f"win_rate_vs_{first}"] = wins.reshape(-1, samples)[prompts].mean(1)
-        figures[name] = {column: float(values.mean()) for column, values in columns.items()}
-        for column in ("gold_reward", "proxy_reward", f"win_rate_vs_{first}"):
-            if column in columns:
-                low, high = bootstrap_interval(columns[column])
-                figures[name] |= {f"{column}_low": low, f"{column}_high": high}
-        if "refusal" in columns:
-            refused = {each: columns["refusal"][families[prompts] == each].mean() for each in named}
-            figures[name] |= {f"refusal/{each}": float(share) for each, share in refused.items()}
-    return figures
+def _refereed(
+    referee: Referee,
+    pairs: list[tuple[str, str]],
+    records: list[Record],
+    responses: dict[str, list[str]],
+    folder: Path,
+) -> dict[tuple[str, str], Table]:
+    """A referee's verdicts on all pairs of policies, response by response; everything is asked in one go."""
+    samples = len(responses[pairs[0][0]]) // len(records)
+    prompts = [record.prompt for record in records for _ in range(samples)]
+    questions = [
+        Pair(prompt, mine, theirs)
+        for one, other in pairs
+        for prompt, mine, theirs in zip(prompts, responses[one], responses[other], strict=True)
+    ]
+    verdicts = referee.judge(questions, folder)
+    size = len(prompts)
+    return {pair: verdict_columns(verdicts[i * size : (i + 1) * size]) for i, pair in enumerate(pairs)}
+
+
+def _in_sum(measured: Measured) -> dict[str, float]:
+    """How far the referee can be trusted, over all that it was asked."""
+    tables = list(measured.outcomes.values())
+    return referee_figures({name: np.concatenate([table[name] for table in tables]) for name in tables[0]})
+
+
+def _result(measured: Measured, sources: NDArray[np.str_], all_pairs: bool, best_of_n: bool) -> dict[str, Any]:
+    names = list(dict.fromkeys(sources.tolist()))
+    splits = {source: source_figures(measured, sources == source, all_pairs, best_of_n) for source in names}
+    headline = splits.pop(names[0])
+    return {**headline, "splits": splits, "differences": differences(measured, sources == names[0])}
+
+
+def _show(result: dict[str, Any], policies: list[str], folder: Path) -> None:
+    """Put the headline on the screen and into pictures."""
+    headline = {**result, **{name: _without_details(result[name]) for name in policies}}
+    print_table(headline, policies)
+    comparison_picture(headline, policies, folder / "comparison.png")
+    if "win_rates" in result:
+        win_rates_picture(result["win_rates"], folder / "win_rates.png")
+    if "best_of_n" in result:
+        print_best_of_n(result["best_of_n"])
+        best_of_n_picture(result["best_of_n"], folder / "best_of_n.png")
 
 
 def _without_details(figures: dict[str, float]) -> dict[str, float]:
     """What fits on the screen and in the picture."""
-    return {name: value for name, value in figures.items() if not name.startswith(("gold/", "refusal"))}
-
-
-def _wins(table: dict[str, Column], other: dict[str, Column]) -> Column | None:
-    """1 where the response beats the other policy's to the same prompt, one half where they tie."""
-    column = "gold_reward" if "gold_reward" in table else "proxy_reward"
-    if column not in table:
-        return None
-    return (np.sign(table[column] - other[column]) + 1) / 2
-
-
-def _differences(
-    tables: dict[str, dict[str, Column]], prompts: NDArray[np.bool_], first: str, samples: int
-) -> dict[str, dict[str, float]]:
-    """Paired differences between the trained policies, prompt by prompt."""
-    trained = [name for name in tables if name != first]
-    differences = {}
-    for earlier, later in ((a, b) for i, a in enumerate(trained) for b in trained[i + 1 :]):
-        column = "gold_reward" if "gold_reward" in tables[first] else "proxy_reward"
-        if column not in tables[first]:
-            continue
-        values = (tables[later][column] - tables[earlier][column]).reshape(-1, samples)[prompts].mean(1)
-        low, high = bootstrap_interval(values)
-        differences[f"{later} - {earlier}"] = {column: float(values.mean()), "low": low, "high": high}
-    return differences
+    details = ("gold/", "refusal", "answers_", "unparseable_", "inconsistent_", "picks_first_")
+    return {name: value for name, value in figures.items() if not name.startswith(details)}

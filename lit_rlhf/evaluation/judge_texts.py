@@ -47,7 +47,8 @@ def fill(template: str, prompt: str, answer_a: str, answer_b: str) -> str:
     while any(mark in text for text in texts):
         mark = digest(mark)[:12]
     blocks = [f"[begin {mark}]\n{text}\n[end {mark}]" for text in texts]
-    parts = dict(zip(("prompt", "answer_a", "answer_b", "mark"), [*blocks, mark], strict=True))
+    names: list[str] = ["prompt", "answer_a", "answer_b", "mark"]
+    parts = dict(zip(names, [*blocks, mark], strict=True))
     # One pass: a placeholder's name inside a text stays what it is.
     return re.sub(r"\{(prompt|answer_a|answer_b|mark)\}", lambda name: parts[name[1]], template)
 

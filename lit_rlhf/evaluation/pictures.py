@@ -6,6 +6,8 @@ from typing import Any
 
 COLOURS = ("#4c566a", "#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280")
 
+OUTCOMES = ("wins", "ties", "losses")
+
 _TITLES = {"kl": "KL to {first},\nnats per response", "response_length": "response length,\ntokens"}
 
 
@@ -14,17 +16,22 @@ def print_table(result: dict[str, Any], policies: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    columns = [name for name in result[policies[0]] if not name.endswith(("_low", "_high"))]
+    columns = shown_columns(result, policies)
     order = ["gold_reward", "proxy_reward", "kl", *(name for name in columns if name.startswith("win_rate"))]
     columns = [name for name in order if name in columns] + [name for name in columns if name not in order]
+    wins = f"wins_vs_{policies[0]}"
+    if wins in result[policies[0]]:
+        columns.insert(columns.index(f"win_rate_vs_{policies[0]}") + 1, wins)
     table = Table(title="the same prompts, answered by each policy (95 % interval over prompts)")
     table.add_column("policy")
     for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
+        table.add_column(" / ".join(OUTCOMES) if column == wins else column.replace("_", " "), justify="right")
     for name in policies:
         table.add_row(name, *(_cell(result[name], column) for column in columns))
     console = Console()
     console.print(table)
+    if "referee" in result:
+        console.print(_trust(result["referee"]), highlight=False, markup=False)
     for source, figures in result["splits"].items():
         column = next((name for name in order[:2] if name in figures[policies[0]]), None)
         if column is not None:
@@ -39,7 +46,25 @@ def print_table(result: dict[str, Any], policies: list[str]) -> None:
         )
 
 
+def shown_columns(result: dict[str, Any], policies: list[str]) -> list[str]:
+    """The figures with a column or panel of their own: no ends of intervals, no counts of wins, ties and losses."""
+    ends = ("_low", "_high", *(f"{name}_vs_{policies[0]}" for name in OUTCOMES))
+    return [name for name in result[policies[0]] if not name.endswith(ends)]
+
+
+def _trust(referee: dict[str, Any]) -> str:
+    """How far the referee can be trusted, in a sentence."""
+    text = f"wins by {referee['name']}, both orders: {referee['answers']:,} answers"
+    if "inconsistent" in referee:
+        text += f"; the verdict changes with the order on {100 * referee['inconsistent']:.1f} % of the pairs (ties)"
+    if "picks_first" in referee:
+        text += f"; what is shown first is picked in {100 * referee['picks_first']:.1f} %"
+    return text + f"; {referee['unparseable']:,} answers name no outcome (ties)"
+
+
 def _cell(figures: dict[str, float], column: str) -> str:
+    if column.startswith("wins_vs_"):
+        return " / ".join(f"{figures[column.replace('wins', outcome, 1)]:,}" for outcome in OUTCOMES)
     text = f"{figures[column]:.2f}"
     if f"{column}_low" in figures:
         text += f" [{figures[f'{column}_low']:.2f}, {figures[f'{column}_high']:.2f}]"
@@ -49,9 +74,13 @@ def _cell(figures: dict[str, float], column: str) -> str:
 def comparison_picture(result: dict[str, Any], policies: list[str], path: Path) -> None:
     """Bars with intervals: what policies are judged by, and what it cost in KL and length."""
     plt = pyplot()
-    shown = [name for name in result[policies[0]] if not name.endswith(("_low", "_high")) and name != "truncated"]
-    figure, axes = plt.subplots(1, len(shown), figsize=(2.6 * len(shown), 3.4), constrained_layout=True, squeeze=False)
-    for axis, column in zip(axes.flat, shown, strict=True):
+    shown = [name for name in shown_columns(result, policies) if name != "truncated"]
+    counted = len(policies) > 1 and f"wins_vs_{policies[0]}" in result[policies[0]]
+    panels = len(shown) + counted
+    figure, axes = plt.subplots(1, panels, figsize=(2.6 * panels, 3.4), constrained_layout=True, squeeze=False)
+    if counted:
+        _outcomes_panel(axes.flat[-1], result, policies)
+    for axis, column in zip(axes.flat, shown, strict=False):
         values = [result[name][column] for name in policies]
         spread = None
         if f"{column}_low" in result[policies[0]]:
@@ -67,6 +96,25 @@ def comparison_picture(result: dict[str, Any], policies: list[str], path: Path) 
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _outcomes_panel(axis: Any, result: dict[str, Any], policies: list[str]) -> None:
+    """Shares of wins, ties and losses of every other policy against the first one, stacked."""
+    first, others = policies[0], policies[1:]
+    counts = [[result[name][f"{outcome}_vs_{first}"] for outcome in OUTCOMES] for name in others]
+    for place, row in enumerate(counts):
+        bottom = 0.0
+        for outcome, colour, count in zip(OUTCOMES, ("#319795", "#e2e8f0", "#b7791f"), row, strict=True):
+            share = count / sum(row)
+            axis.bar(place, share, bottom=bottom, color=colour, label=outcome if place == 0 else None)
+            if share > 0.06:
+                light = "black" if outcome == "ties" else "white"
+                axis.text(place, bottom + share / 2, f"{share:.2f}", ha="center", va="center", color=light, fontsize=8)
+            bottom += share
+    axis.set_title(f"wins, ties, losses\nagainst {first}", fontsize=10)
+    axis.set_xticks(range(len(others)), [name.replace("_", "\n") for name in others], fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, handlelength=1)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def curves_picture(histories: dict[str, Path], path: Path) -> None:

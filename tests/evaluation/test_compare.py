@@ -6,8 +6,12 @@ import pytest
 import torch
 
 from lit_rlhf.data.datamodule import PreferenceDataModule
+from lit_rlhf.data.endpoint import Endpoint
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.evaluation import LLMJudge
 from lit_rlhf.evaluation.compare import compare
+from lit_rlhf.evaluation.judges import Referee, Verdict
+from lit_rlhf.functional import best_of_n
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.rewards import GoldReward, PythonReward
 from lit_rlhf.world import (
@@ -51,7 +55,8 @@ def judged(policies, out: Path, **options):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Numbers alone: drawing takes longer than everything else here."""
-    monkeypatch.setattr("lit_rlhf.evaluation.compare.comparison_picture", lambda *args: None)
+    for name in ("comparison_picture", "best_of_n_picture", "win_rates_picture"):
+        monkeypatch.setattr(f"lit_rlhf.evaluation.compare.{name}", lambda *args: None)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +100,113 @@ def test_win_rates_are_counted_response_by_response(comparison):
     first = values(samples, "sft", "proxy_reward")
     for policy in ("run1", "run2"):
         mine = values(samples, policy, "proxy_reward")
-        wins = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(mine.flat, first.flat, strict=True))
-        assert result[policy]["win_rate_vs_sft"] == pytest.approx(wins / mine.size)
+        wins, ties, losses = (mine > first).sum(), (mine == first).sum(), (mine < first).sum()
+        assert [result[policy][f"{name}_vs_sft"] for name in ("wins", "ties", "losses")] == [wins, ties, losses]
+        assert result[policy]["win_rate_vs_sft"] == pytest.approx((wins + ties / 2) / mine.size)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_all_policies_draw_with_the_same_random_numbers(policies, tmp_path):
+    judged({"sft": policies["sft"], "again": policies["sft"], "run1": policies["run1"]}, tmp_path)
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    drawn = {name: [row["response"] for row in samples if row["policy"] == name] for name in ("sft", "again", "run1")}
+    assert drawn["sft"] == drawn["again"] != drawn["run1"]
+    assert len(set(drawn["sft"])) > len(drawn["sft"]) / 2
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_small_differences_tie_if_the_user_says_so(policies, tmp_path):
+    two = {name: policies[name] for name in ("sft", "run1")}
+    figures = judged(two, tmp_path, tie_margin=3.55)["run1"]
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    gaps = values(samples, "run1", "proxy_reward") - values(samples, "sft", "proxy_reward")
+    assert figures["ties_vs_sft"] == (abs(gaps) <= 3.55).sum() > (gaps == 0).sum()
+    assert figures["wins_vs_sft"] == (gaps > 3.55).sum() > 0
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_all_pairs_of_policies_can_be_compared_on_every_source(policies, tmp_path):
+    result = judged(policies, tmp_path, all_pairs=True)
+    for figures in (result, *result["splits"].values()):
+        assert {name: set(row) for name, row in figures["win_rates"].items()} == {
+            name: set(policies) - {name} for name in policies
+        }
+        assert figures["win_rates"]["run2"]["sft"]["win_rate"] == figures["run2"]["win_rate_vs_sft"]
+
+
+class Alphabet(Referee):
+    """Prefers what comes first in the alphabet."""
+
+    name = "alphabet"
+
+    def judge(self, pairs, folder):
+        self.asked = pairs
+        (folder / "judgements.jsonl").write_text("")
+        return [Verdict((each.first < each.second) - (each.first > each.second), 2, False, 0, (1, 1)) for each in pairs]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_referee_decides_instead_of_the_rewards(policies, tmp_path):
+    result = judged(policies, tmp_path, referee=Alphabet(), judge=GoldReward())
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    for source, figures in (("known", result), *result["splits"].items()):
+        first = values(samples, "sft", "response", source)
+        for policy in ("run1", "run2"):
+            mine = values(samples, policy, "response", source)
+            assert figures[policy]["wins_vs_sft"] == (mine < first).sum()
+            assert figures[policy]["losses_vs_sft"] == (mine > first).sum()
+            assert figures[policy]["answers_vs_sft"] == 2 * mine.size
+    assert result["referee"]["name"] == "alphabet"
+    assert result["referee"]["answers"] == 3 * 22 * SAMPLES * 2
+    assert "gold_reward" in result["differences"]["run2 - run1"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_referee_sees_each_prompt_with_the_two_responses_to_it(policies, tmp_path):
+    referee = Alphabet()
+    judged(policies, tmp_path, referee=referee, all_pairs=True)
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    by_policy = {name: [row for row in samples if row["policy"] == name] for name in policies}
+    expected = [
+        (one["prompt"], one["response"], other["response"])
+        for first, second in [("sft", "sft"), ("run1", "sft"), ("run2", "sft"), ("run2", "run1")]
+        for one, other in zip(by_policy[first], by_policy[second], strict=True)
+    ]
+    assert [(pair.prompt[-1].content, pair.first, pair.second) for pair in referee.asked] == expected
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_comparison_by_a_language_model_goes_on_from_the_answers_in_its_folder(policies, tmp_path, serve):
+    asked = []
+
+    def answer(path, question, headers):
+        asked.append(question)
+        return 200, {"choices": [{"message": {"content": "A" if len(asked) % 3 else "no idea"}}]}
+
+    two = {name: policies[name] for name in ("sft", "run1")}
+    referee = LLMJudge(Endpoint(serve(answer), wait=0.0, concurrency=1), "tiny")
+    result = judged(two, tmp_path, referee=referee)
+    trust = result["referee"]
+    assert trust["answers"] >= len(asked) > 22
+    assert trust["unparseable"] > 0
+    assert trust["inconsistent"] == trust["picks_first"] == 1.0
+    assert result["run1"]["wins_vs_sft"] == result["run1"]["losses_vs_sft"] == 0
+    before = len(asked)
+    assert judged(two, tmp_path, referee=referee) == result
+    assert len(asked) == before
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_best_of_n_by_the_proxy_is_judged_by_the_true_reward(policies, tmp_path):
+    result = judged({"sft": policies["sft"]}, tmp_path, judge=GoldReward())
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    proxy, gold = (torch.tensor(values(samples, "sft", name)) for name in ("proxy_reward", "gold_reward"))
+    curve = result["best_of_n"]["sft"]
+    assert [row["n"] for row in curve] == [1, 2, 3]
+    for row in curve:
+        assert row["gold_reward"] == pytest.approx(best_of_n(proxy, gold, row["n"]).mean().item(), abs=1e-3)
+    assert "best_of_n" in result["splits"]["topics"]
+    assert "best_of_n" not in judged({"sft": policies["sft"]}, tmp_path, judge=GoldReward(), best_of_n=False)
 
 
 def test_the_first_policy_against_itself(comparison):
@@ -171,6 +281,7 @@ def judged_by_gold(policies, tmp_path_factory):
     """Figures, samples, and what went to the screen and to the picture."""
     out, seen = tmp_path_factory.mktemp("gold"), []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lit_rlhf.evaluation.compare.best_of_n_picture", lambda *_: None)
         for name in ("comparison_picture", "print_table"):
             patch.setattr(f"lit_rlhf.evaluation.compare.{name}", lambda result, *_: seen.append(result))
         result = judged({"sft": policies["sft"], "run1": policies["run1"]}, out, judge=Refused())
@@ -219,6 +330,7 @@ def test_table_and_picture_show_no_components(judged_by_gold):
     result, _, seen = judged_by_gold
     for shown in seen:
         assert set(shown["run1"]) == {name for name in result["run1"] if not name.startswith(("gold/", "refusal"))}
+        assert "ties_vs_sft" in shown["run1"]
         assert {"gold_reward", "gold_reward_low", "win_rate_vs_sft", "kl"} <= set(shown["run1"])
         assert shown["differences"] == result["differences"]
     assert len(seen) == 2
@@ -235,3 +347,18 @@ def test_without_prompts_the_user_is_told(policies, tmp_path):
     data = PreferenceDataModule(WorldPrompts(20), val_fraction=0.0, max_length=80)
     with pytest.raises(DataError, match="no validation prompts"):
         compare(policies, data, str(tmp_path), sampling=Sampling(max_new_tokens=4))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tie_margin": -0.1}, "tie_margin: expected 0 or more"),
+        ({"samples": 0}, "samples: expected at least 1"),
+        ({"policies": {"sft": "somewhere", "splits": "elsewhere"}}, "'splits' is the name of a part of the report"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_anything_is_loaded(tmp_path, options, message):
+    given = {"policies": {"sft": "somewhere"}, "data": prompts(), "out": str(tmp_path / "out")}
+    with pytest.raises(DataError, match=message):
+        compare(**(given | options))
+    assert not (tmp_path / "out").exists()

@@ -80,3 +80,40 @@ def test_the_screen_shows_the_gold_reward_on_every_further_source(capsys):
     figures["splits"] = {"more": {"sft": FIGURES, "ppo": FIGURES}}
     print_table(figures, ["sft", "ppo"])
     assert "more: proxy reward sft 1.25" in " ".join(capsys.readouterr().out.split())
+
+
+WINS = {"win_rate_vs_sft": 0.5, "wins_vs_sft": 0, "ties_vs_sft": 8, "losses_vs_sft": 0}
+WON = {"win_rate_vs_sft": 0.625, "wins_vs_sft": 4, "ties_vs_sft": 2, "losses_vs_sft": 2}
+REFEREE = {"name": "LLMJudge(tiny)", "answers": 1600, "unparseable": 3, "inconsistent": 0.125, "picks_first": 0.75}
+
+
+def won() -> dict:
+    return result(0, 1) | {"sft": FIGURES | WINS, "ppo": FIGURES | WON}
+
+
+def test_wins_ties_and_losses_stand_beside_the_win_rate(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    print_table(won(), ["sft", "ppo"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any("wins / ties / losses" in line for line in lines)
+    assert [("sft" in line, "ppo" in line) for line in lines if "4 / 2 / 2" in line] == [(False, True)]
+    head = next(line for line in lines if "wins / ties / losses" in line)
+    assert head.index("win rate") < head.index("wins / ties") < head.index("truncated")
+
+
+def test_the_screen_says_how_far_the_referee_can_be_trusted(capsys):
+    print_table(won() | {"referee": REFEREE}, ["sft", "ppo"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "wins by LLMJudge(tiny), both orders: 1,600 answers" in shown
+    assert "changes with the order on 12.5 % of the pairs" in shown
+    assert "shown first is picked in 75.0 %" in shown
+    assert "3 answers name no outcome" in shown
+
+
+def test_shares_of_wins_ties_and_losses_are_stacked(monkeypatch, tmp_path):
+    axis = drawn(monkeypatch, tmp_path, won())[-1]
+    assert "against sft" in axis.get_title()
+    assert [bar.get_height() for bar in axis.patches] == [0.5, 0.25, 0.25]
+    assert [bar.get_y() for bar in axis.patches] == [0.0, 0.5, 0.75]
+    titles = [each.get_title() for each in drawn(monkeypatch, tmp_path, won())]
+    assert not any(title.startswith(("wins vs", "ties vs", "losses vs")) for title in titles)
