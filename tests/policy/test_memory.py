@@ -30,7 +30,8 @@ module = PPOModule(model, GoldReward(), lora=LoRA(r=4) if trunk else None, sampl
                    settings=PPOSettings(minibatch_size=4))
 Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, max_steps=2, use_distributed_sampler=False).fit(module, datamodule=data)
-print(json.dumps({"peak": peak() - before, "size": sum(p.numel() for p in module.networks.policy.parameters()) / 2**18}))
+size = sum(parameter.numel() for parameter in module.networks.policy.parameters()) / 2**18
+print(json.dumps({"peak": peak() - before, "size": size}))
 """
 
 

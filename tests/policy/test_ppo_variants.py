@@ -2,6 +2,7 @@
 
 import copy
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def test_in_a_shared_trunk_too(lit, ppo_options, tmp_path):
 def test_an_adaptive_penalty_grows_while_the_policy_is_too_far_away(lit, ppo_options, tmp_path):
     lit("fit", tmp_path, ppo_options(4, kl={"coefficient": 0.1, "target": 1e-9, "horizon": 6}))
     rows = lines(tmp_path)
-    for now, following in zip(rows, rows[1:], strict=False):
+    for now, following in pairwise(rows):
         error = min(max(now["train/kl"] / 1e-9 - 1, -0.2), 0.2)
         expected = now["train/kl_coefficient"] * (1 + error)
         assert following["train/kl_coefficient"] == pytest.approx(expected, rel=1e-5)
