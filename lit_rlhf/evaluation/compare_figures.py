@@ -60,7 +60,9 @@ def compared(policies: list[str], all_pairs: bool) -> list[tuple[str, str]]:
 def reward_outcomes(measured: Measured, pairs: list[tuple[str, str]], margin: float) -> dict[tuple[str, str], Table]:
     """Who wins by the deciding reward: differences of up to ``margin`` are ties. Empty where there is no reward."""
     column, outcomes = measured.decider, {}
-    for one, other in pairs if column is not None else []:
+    if column is None:
+        return outcomes
+    for one, other in pairs:
         difference = measured.tables[one][column] - measured.tables[other][column]
         outcomes[one, other] = {"outcome": np.where(np.abs(difference) <= margin, 0.0, np.sign(difference))}
     return outcomes
