@@ -4,10 +4,12 @@ import threading
 
 import pytest
 
+from lit_rlhf.cli.commands import _parser
 from lit_rlhf.data.endpoint import Endpoint
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
 from lit_rlhf.evaluation import LLMJudge
+from lit_rlhf.evaluation.compare import compare
 from lit_rlhf.evaluation.judges import Pair, Verdict
 
 
@@ -169,3 +171,17 @@ def test_a_server_of_another_kind_is_named(serve, tmp_path):
 def test_a_template_without_the_texts_is_refused():
     with pytest.raises(DataError, match=r"lacks \{answer_a\} and \{answer_b\}"):
         LLMJudge(Endpoint("http://localhost:1"), "tiny", template="Which one answers {prompt}?")
+
+
+def test_a_config_names_the_judge_and_its_server(tmp_path):
+    judge = {"endpoint": {"url": "http://localhost:8000", "retries": 2}, "model": "tiny", "request": {"max_tokens": 8}}
+    source = {"class_path": "lit_rlhf.world.WorldPrompts", "init_args": {"size": 1}}
+    data = {"class_path": "lit_rlhf.data.datamodule.PreferenceDataModule", "init_args": {"sources": source}}
+    referee = {"class_path": "lit_rlhf.evaluation.LLMJudge", "init_args": judge}
+    config = tmp_path / "compare.yaml"
+    config.write_text(json.dumps({"policies": {"sft": "x"}, "data": data, "out": "y", "referee": referee}))
+    parser = _parser(compare, "compare")
+    found = parser.instantiate(parser.parse_args(["-c", str(config)])).referee
+    assert isinstance(found, LLMJudge)
+    assert (found.endpoint.url, found.endpoint.retries) == ("http://localhost:8000", 2)
+    assert found.request == {"temperature": 0.0, "max_tokens": 8}
