@@ -122,6 +122,14 @@ class Renderer:
         """The text of sampled response ids, without special tokens."""
         return self._decode(ids).removeprefix(self._decoded_prefix)
 
+    def answer_text(self, text: str) -> str:
+        """A response that another program decoded, as `response_text` gives it.
+
+        Others leave what the template writes before a response, and the blank that SentencePiece puts there.
+        """
+        drops_blank = self._writes_blank or self._decode(self._encode([" a"])[0]) == "a"
+        return text.removeprefix(self._response_prefix or (" " if drops_blank else ""))
+
     def plain_ids(self, text: str) -> list[int]:
         """Token ids of a text that no template surrounds."""
         return self._encode([text])[0]
@@ -181,8 +189,12 @@ class Renderer:
         answered = self._template([*question, {"role": "assistant", "content": _PROBE}], add_generation_prompt=False)
         written = answered.startswith(opened) and _PROBE in answered
         prefix = answered[len(opened) : answered.index(_PROBE)] if written else ""
-        # Tokenizers of the SentencePiece family write the blank themselves; a second one would be a token of its own.
-        return "" if prefix == " " and len(self._encode([" a"])[0]) > len(self._encode(["a"])[0]) else prefix
+        return "" if prefix == " " and self._writes_blank else prefix
+
+    @cached_property
+    def _writes_blank(self) -> bool:
+        """Tokenizers of the SentencePiece family write the blank themselves; a second one is a token of its own."""
+        return len(self._encode([" a"])[0]) > len(self._encode(["a"])[0])
 
     @cached_property
     def _decoded_prefix(self) -> str:

@@ -5,6 +5,8 @@ from lit_rlhf.policy.baseline_module import BaselineModule
 from lit_rlhf.policy.demonstrations import Demonstrations
 from lit_rlhf.policy.kl import KLPenalty
 from lit_rlhf.policy.ppo_module import PPOModule
+from lit_rlhf.policy.samplers import OwnSampler, Sampler
+from lit_rlhf.policy.served import ServedSampler
 from lit_rlhf.policy.settings import PPOSettings
 from lit_rlhf.policy.sft_module import SFTModule
 
@@ -17,7 +19,10 @@ __all__ = [
     "LeaveOneOut",
     "MovingBaseline",
     "NoBaseline",
+    "OwnSampler",
     "PPOModule",
     "PPOSettings",
     "SFTModule",
+    "Sampler",
+    "ServedSampler",
 ]

@@ -13,7 +13,7 @@ from lit_rlhf.data.store import Key, Store
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
-from lit_rlhf.policy.rollout import complete, seeded_generator
+from lit_rlhf.policy.samplers import OwnSampler, Sampler
 from lit_rlhf.rewards.reward import Reward
 
 
@@ -27,13 +27,16 @@ class BaselineModule(LightningModule):
     that are there. Sampling depends on the seed and the batch number alone, so a resumed store equals an
     uninterrupted one.
 
+    A server can do the sampling (``engine``); scores are computed here all the same.
+
     Args:
-        policy: Hugging Face directory of the SFT policy.
+        policy: Hugging Face directory of the SFT policy. The store carries its fingerprint, whoever samples.
         reward: The very reward that policy optimisation will centre; None leaves the responses without scores.
         store: Folder to write.
         k: Responses per prompt.
         sampling: How they are drawn; the default is nucleus sampling at temperature .8 and top-p .9.
         seed: Of the sampled responses.
+        engine: Where they are sampled; the default is this process. ``ServedSampler`` asks a server.
     """
 
     view: View = "prompts"
@@ -46,13 +49,15 @@ class BaselineModule(LightningModule):
         k: int = 5,
         sampling: Sampling | None = None,
         seed: int = 0,
+        engine: Sampler | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["reward"])
+        self.save_hyperparameters(ignore=["reward", "engine"])
         self.path, self.reward, self.k, self.seed = policy, reward, k, seed
         self.sampling = sampling or Sampling(temperature=0.8, top_p=0.9)
         self.store = Store(store)
-        self.policy: PolicyNetwork | None = None
+        self.engine = engine or OwnSampler()
+        self.policy_fingerprint = ""
 
     @property
     def tokenizer(self) -> str:
@@ -61,23 +66,27 @@ class BaselineModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load the policy and the reward."""
-        if self.policy is None:
-            self.policy = PolicyNetwork(self.path).requires_grad_(False)
-            if self.reward is None:
-                return
-            self.reward.load(self.trainer.datamodule.renderer, fingerprint(self.policy))  # type: ignore[attr-defined]
+        if self.policy_fingerprint:
+            return
+        with torch.device("cpu"):  # a server's copy is the one that is run; our own goes to the device with the module
+            policy = PolicyNetwork(self.path).requires_grad_(False)
+        self.policy_fingerprint = fingerprint(policy)
+        self.engine.load(policy)
+        if self.reward is not None:
+            self.reward.load(self.trainer.datamodule.renderer, self.policy_fingerprint)  # type: ignore[attr-defined]
 
     @property
     def key(self) -> Key:
         """What the store is made from: everything that would change its rows."""
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         return {
-            "policy": fingerprint(self.policy),  # type: ignore[arg-type]
+            "policy": self.policy_fingerprint,
             "reward": self.reward.fingerprint if self.reward is not None else "none",
             "template": datamodule.renderer.fingerprint,
             "k": self.k,
             "seed": self.seed,
             **vars(self.sampling),
+            **self.engine.key,
             "prompts": datamodule.fingerprint,
             "batch_size": datamodule.val_batch_size,
         }
@@ -93,9 +102,9 @@ class BaselineModule(LightningModule):
         """Sample and score one batch of prompts and write its part of the store."""
         if self.store.has_part(batch_idx):
             return
-        generator = seeded_generator(self.device, "baselines", self.seed, batch_idx)
         renderer = self.trainer.datamodule.renderer  # type: ignore[attr-defined]
-        completions = complete(self.policy, batch, renderer, self.sampling, generator, self.k)  # type: ignore[arg-type]
+        stream = f"baselines {self.seed} {batch_idx}"
+        completions = self.engine.complete(batch, renderer, self.sampling, self.k, stream)
         scores = self.reward(completions).sum(1).tolist() if self.reward is not None else None
         lengths, truncated = completions.sequences.response_length.tolist(), completions.truncated.tolist()
         rows = []

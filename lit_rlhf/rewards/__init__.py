@@ -7,6 +7,7 @@ from lit_rlhf.rewards.increments import TokenIncrementReward
 from lit_rlhf.rewards.meta_module import MetaRewardModule
 from lit_rlhf.rewards.model import RewardModel
 from lit_rlhf.rewards.python import GoldReward, PythonReward
+from lit_rlhf.rewards.remote import RemoteReward
 from lit_rlhf.rewards.reward import Reward, SequenceReward
 from lit_rlhf.rewards.scalar import ScalarReward
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
@@ -23,6 +24,7 @@ __all__ = [
     "LengthPenalty",
     "MetaRewardModule",
     "PythonReward",
+    "RemoteReward",
     "Reward",
     "RewardModel",
     "RewardWrapper",

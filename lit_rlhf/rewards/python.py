@@ -1,6 +1,8 @@
 """Rewards computed by a Python function, and the true reward of the synthetic world."""
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from typing import Self
 
 import torch
@@ -19,11 +21,19 @@ class PythonReward(SequenceReward):
         function: ``(prompt, response) -> float``, as an import path such as ``my_package.rewards.politeness``.
             A conversation of several turns comes as its messages joined by blank lines.
         scale: Factor on what the function gives.
+        timeout: Seconds that one call may take; None waits for ever. With a limit, each call runs in a thread of its
+            own, and one that is late is left behind there while the run ends with an error: a thread cannot be stopped.
+
+    Raises:
+        DataError: If ``timeout`` is not above 0, or, when asked, the function gives no finite number or is late; it
+            names the function, the prompt and the response.
     """
 
-    def __init__(self, function: Callable[[str, str], float], scale: float = 1.0) -> None:
+    def __init__(self, function: Callable[[str, str], float], scale: float = 1.0, timeout: float | None = None) -> None:
         super().__init__()
-        self.function, self.scale = function, scale
+        if timeout is not None and not timeout > 0:
+            raise DataError(f"is {timeout}", "PythonReward, timeout", "Give seconds above 0, or leave it out.")
+        self.function, self.scale, self.timeout = function, scale, timeout
 
     def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
         """Nothing to open; what was remembered is forgotten."""
@@ -39,10 +49,15 @@ class PythonReward(SequenceReward):
     def _score(self, completions: Completions) -> Tensor:
         values = []
         for prompt, text in _texts(completions):
-            value = float(self.function(prompt, text))
+            shown = f"prompt {prompt[:80]!r}, response {text[:80]!r}"
+            where = f"reward function {self.fingerprint.split()[1]}"
+            try:
+                value = float(_within(self.timeout, self.function, prompt, text))
+            except _TooLateError:
+                hint = "Give a longer timeout, or make the function faster."
+                raise DataError(f"took longer than {self.timeout:g} s for {shown}", where, hint) from None
             if value != value or value in (float("inf"), float("-inf")):
-                shown = f"prompt {prompt[:80]!r}, response {text[:80]!r}"
-                raise DataError(f"gave {value} for {shown}", f"reward function {self.fingerprint.split()[1]}")
+                raise DataError(f"gave {value} for {shown}", where)
             values.append(value)
         return self.scale * torch.tensor(values, device=completions.sequences.ids.device)
 
@@ -93,3 +108,26 @@ def _texts(completions: Completions) -> Iterator[tuple[str, str]]:
     """Prompt and response of each row."""
     for record, text in zip(completions.records, completions.texts, strict=True):
         yield "\n\n".join(message.content for message in record.prompt), text
+
+
+class _TooLateError(Exception):
+    """A call took longer than it may; no error that a function of the user's could raise itself."""
+
+
+def _within(seconds: float | None, function: Callable[[str, str], float], prompt: str, text: str) -> float:
+    """What the function gives, if it gives it in time."""
+    if seconds is None:
+        return function(prompt, text)
+    outcome: Future[float] = Future()
+
+    @torch.no_grad()  # as the caller has it: this is kept for each thread
+    def run() -> None:
+        try:
+            outcome.set_result(function(prompt, text))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()  # a daemon holds up nobody's exit
+    if not wait([outcome], seconds).done:
+        raise _TooLateError
+    return outcome.result()

@@ -136,6 +136,18 @@ def test_what_a_template_writes_before_a_response_belongs_to_it(bare):
         assert renderer.response_text(ids) == text
 
 
+@pytest.mark.parametrize("template", ["dialogue", "plain", CHATML])
+def test_what_other_programs_decode_is_brought_into_the_same_form(bare, template):
+    """Some decode a response alone, some behind its prompt, which keeps a SentencePiece tokenizer's first blank."""
+    renderer = Renderer(bare, template)
+    question = renderer.prompt_ids(QUESTION)
+    for text in ("I am fine", "a  b ", "fine\n", ""):
+        ids = renderer.response_ids(text)[:-1]
+        alone = bare.decode(ids, skip_special_tokens=True)
+        behind = bare.decode(question + ids)[len(bare.decode(question)) :]
+        assert renderer.answer_text(alone) == renderer.answer_text(behind) == renderer.response_text(ids) == text
+
+
 def test_many_texts_give_the_same_ids_as_one_by_one(bare):
     renderer = Renderer(bare, "dialogue")
     assert renderer.responses_ids(TEXTS) == [renderer.response_ids(text) for text in TEXTS]

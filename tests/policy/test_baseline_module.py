@@ -6,7 +6,9 @@ import pytest
 from lit_rlhf.data.batches import Completions, stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import Store
-from lit_rlhf.policy import baseline_module
+from lit_rlhf.networks.backbone import fingerprint
+from lit_rlhf.networks.policy_network import PolicyNetwork
+from lit_rlhf.policy import samplers
 from lit_rlhf.rewards import ContrastiveReward
 
 PROMPTS, K = 13, 3
@@ -85,7 +87,7 @@ def test_an_interrupted_store_is_finished_to_the_same_rows(written, predict, tmp
 
 def test_a_finished_store_is_not_sampled_again(written, predict, tmp_path, monkeypatch):
     store = shutil.copytree(written[1].directory, tmp_path / "store")
-    monkeypatch.setattr(baseline_module, "complete", lambda *args: pytest.fail("sampled again"))
+    monkeypatch.setattr(samplers, "complete", lambda *args: pytest.fail("sampled again"))
     predict(store)
     assert Store(store).rows() == written[1].rows()
 
@@ -116,8 +118,8 @@ def test_another_seed_gives_other_responses(written, predict, tmp_path):
 
 def test_every_batch_has_random_numbers_of_its_own(predict, tmp_path, monkeypatch):
     asked = []
-    original = baseline_module.seeded_generator
-    monkeypatch.setattr(baseline_module, "seeded_generator", lambda *args: asked.append(str(args)) or original(*args))
+    original = samplers.seeded_generator
+    monkeypatch.setattr(samplers, "seeded_generator", lambda *args: asked.append(str(args)) or original(*args))
     predict(tmp_path / "store")
     assert len(set(asked)) == len(asked) == 4
 
@@ -130,3 +132,85 @@ def test_centred_on_themselves_the_baselines_have_mean_zero(written, renderer):
         sequences = stack_sequences([row.prompt] * K, [renderer.response_ids(text) for text in texts], 0)
         completions = Completions(sequences, sequences.length < 0, [row.record] * K, texts)
         assert reward(completions).sum().item() == pytest.approx(0, abs=1e-3)
+
+
+# ---------------------------------------------------------------------- through a server
+
+
+def served(url: str, **options) -> dict:
+    endpoint = {"url": url, "concurrency": 4, "retries": 1, "wait": 0.0}
+    return {
+        "class_path": "lit_rlhf.policy.ServedSampler",
+        "init_args": {"endpoint": endpoint, "model": "sft", **options},
+    }
+
+
+def test_a_server_fills_the_store_as_this_process_does(predict, policy_server, sharp_model, tmp_path):
+    greedy = {"policy": sharp_model, "sampling": {"max_new_tokens": 8, "temperature": 0.0}}
+    predict(tmp_path / "own", **greedy)
+    predict(tmp_path / "served", engine=served(policy_server.url), **greedy)
+    own, other = Store(tmp_path / "own"), Store(tmp_path / "served")
+    assert own.rows() == other.rows()
+    assert other.key == own.key | {"engine": "served sft", "extra": "{}"}
+    assert policy_server.url not in str(other.key)
+
+
+def test_a_served_store_resumes_to_the_same_rows_on_another_address(
+    predict, serve_policy, policy_server, sharp_model, tmp_path
+):
+    predict(tmp_path / "whole", policy=sharp_model, engine=served(policy_server.url))
+    whole = Store(tmp_path / "whole")
+    assert len({text for row in whole.rows() for text in row["responses"]}) > PROMPTS
+    asked = len(policy_server.questions)
+    assert asked == PROMPTS * K + 4  # and the check
+
+    store = tmp_path / "broken"
+    policy_server.down_after = asked + 4 + 4 * K + 5  # in the middle of the second of four parts
+    with pytest.raises(DataError, match="403"):
+        predict(store, policy=sharp_model, engine=served(policy_server.url))
+    assert [Store(store).has_part(number) for number in range(4)] == [True, False, False, False]
+    with pytest.raises(DataError, match="not finished"):
+        Store(store).rows()
+
+    moved = serve_policy(sharp_model)
+    predict(store, policy=sharp_model, engine=served(moved.url))
+    assert Store(store).rows() == whole.rows()
+    assert len(moved.questions) == (PROMPTS - 4) * K + 4
+    moved.questions.clear()
+    predict(store, policy=sharp_model, engine=served(moved.url))
+    assert moved.questions == []  # nobody is asked about a finished store
+
+
+def test_another_engine_does_not_go_on_with_a_served_store(predict, policy_server, sharp_model, tmp_path):
+    store, options = tmp_path / "store", {"policy": sharp_model}
+    policy_server.down_after = 4 + 4 * K
+    with pytest.raises(DataError, match="403"):
+        predict(store, engine=served(policy_server.url), **options)
+    policy_server.down_after = None
+    for other in ({"model": "other"}, {"prompt": "chat"}, {"extra": {"repetition_penalty": 1.0}}):
+        with pytest.raises(DataError, match="does not match"):
+            predict(store, engine=served(policy_server.url, **other), **options)
+    predict(store, engine=served(policy_server.url, prompt="text"), **options)  # the very same tokens
+
+
+def test_a_served_store_centres_the_rewards_of_its_policy_alone(
+    predict, policy_server, sharp_model, renderer, tmp_path
+):
+    store = tmp_path / "store"
+    cli = predict(store, policy=sharp_model, engine=served(policy_server.url))
+    reward = ContrastiveReward(cli.model.reward, str(store))
+    own = fingerprint(PolicyNetwork(sharp_model))
+    assert reward.load(renderer, own).fingerprint
+    with pytest.raises(DataError, match="policy: the store has"):
+        reward.load(renderer, "another policy")
+
+
+def test_a_server_of_another_policy_is_found_out_before_anything_is_written(
+    predict, serve_policy, write_sharp_model, sharp_model, tmp_path
+):
+    other = serve_policy(write_sharp_model(tmp_path / "other", seed=1))
+    with pytest.raises(DataError, match="not what the policy directory would say"):
+        predict(tmp_path / "store", policy=sharp_model, engine=served(other.url))
+    assert not list((tmp_path / "store").glob("*.parquet"))
+    predict(tmp_path / "store", policy=sharp_model, engine=served(other.url, check=False))
+    assert Store(tmp_path / "store").is_finished

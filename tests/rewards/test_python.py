@@ -1,6 +1,9 @@
 import math
+import threading
+import time
 
 import pytest
+import torch
 from jsonargparse import ArgumentParser
 
 from lit_rlhf.data.batches import Completions
@@ -127,3 +130,46 @@ def test_no_text_is_judged_twice(completions, renderer, monkeypatch):
     gold(completions)
     gold.components(completions)
     assert len(judged) == len(completions)
+
+
+def test_a_call_in_time_gives_what_it_gives_without_a_limit(completions, renderer):
+    def length(prompt: str, response: str) -> float:
+        assert not torch.is_grad_enabled()
+        return float(len(response))
+
+    with torch.no_grad():
+        scores = [loaded(PythonReward(length, timeout=each), renderer).scores(completions) for each in (None, 30.0)]
+    assert torch.equal(*scores)
+    assert len(scores[0].unique()) > 1
+
+
+def test_a_call_that_hangs_is_an_error_that_names_it(completions, renderer):
+    for_ever = threading.Event()
+
+    def hanging(prompt: str, response: str) -> float:
+        if response == completions.texts[2]:
+            for_ever.wait(60.0)
+        return 0.0
+
+    start = time.perf_counter()
+    with pytest.raises(DataError, match=r"hanging: took longer than 0.3 s for prompt") as raised:
+        loaded(PythonReward(hanging, timeout=0.3), renderer).scores(completions)
+    assert time.perf_counter() - start < 30.0
+    assert completions.texts[2][:40] in str(raised.value)
+    for_ever.set()
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+@pytest.mark.parametrize("error", [TimeoutError, KeyError, SystemExit])
+def test_errors_of_the_function_are_its_own(completions, renderer, timeout, error):
+    def broken(prompt: str, response: str) -> float:
+        raise error("mine")
+
+    with pytest.raises(error, match="mine"):
+        loaded(PythonReward(broken, timeout=timeout), renderer).scores(completions)
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, math.nan])
+def test_a_limit_that_is_none_is_refused(timeout):
+    with pytest.raises(DataError, match="timeout"):
+        PythonReward(gold_reward, timeout=timeout)
