@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import ensure_pad_token, export
@@ -109,6 +110,28 @@ def export_reward_model(base: str, directory: Path, seed: int = 0) -> str:
     renderer = Renderer.load(base)
     ensure_pad_token(network.model, renderer)
     return str(export(network.model, renderer, directory))
+
+
+@pytest.fixture(scope="session")
+def letters(tmp_path_factory) -> str:
+    """A scalar model whose tokens are single characters and whose template is a transcript."""
+    directory = str(tmp_path_factory.mktemp("letters") / "model")
+    alphabet = ["<pad>", "<unk>", "<end>", "\n", *(chr(code) for code in range(32, 127))]
+    core = Tokenizer(models.WordLevel({token: index for index, token in enumerate(alphabet)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), behavior="isolated")
+    core.decoder = decoders.Fuse()
+    words = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", eos_token="<end>"
+    )
+    torch.manual_seed(1)
+    config = transformers.LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(alphabet), max_position_embeddings=1024, pad_token_id=0, eos_token_id=2, num_labels=1,
+    )  # fmt: skip
+    config.calibration = {"mean": 1.0, "std": 0.5, "n": 4, "data": "letters"}
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(directory)
+    words.save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture(scope="session")
