@@ -20,13 +20,13 @@ _PANELS = {  # title: the figures drawn in it; where two are drawn, those are be
 }
 _COLUMNS = {  # of the table
     "gold": ("gold_reward",),
-    "proxy gain": ("proxy_gain",),
-    "win rate": ("win_rate",),
+    "proxy\ngain": ("proxy_gain",),
+    "win\nrate": ("win_rate",),
     "KL": ("kl",),
     "length": ("response_length",),
     "spread": ("spread_before", "spread_after"),
     "accuracy": ("accuracy_before", "accuracy_after"),
-    "true labels": ("true_accuracy_before", "true_accuracy_after"),
+    "true\nlabels": ("true_accuracy_before", "true_accuracy_after"),
 }
 
 

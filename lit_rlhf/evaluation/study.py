@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -104,12 +105,14 @@ class Study(ABC):
         parts: Names of what is measured, the longest first. Parts and seeds do not depend on each other; each is
             measured in a process of one thread.
         claims: What is judged, in the order of the report.
+        first: A part that the other parts of the same seed build on; None where all are independent.
     """
 
     name: str
     seeds: list[int]
     parts: tuple[str, ...]
     claims: Sequence[Claim]
+    first: str | None = None
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -154,9 +157,9 @@ def study(study: Study, out: str, processes: int = 2) -> dict[str, Any]:
     jobs = [(part, seed) for part in study.parts for seed in study.seeds]
     pending = [job for job in jobs if not _result(folder, *job).exists()]
     rank_zero_info(f"study {study.name}: {len(jobs) - len(pending)} of {len(jobs)} parts are measured")
-    for number, (part, seed, seconds) in enumerate(
-        _run(study, pending, folder, processes), len(jobs) - len(pending) + 1
-    ):
+    stages = [[job for job in pending if (job[0] == study.first) == first] for first in (True, False)]
+    finished = chain.from_iterable(_run(study, stage, folder, processes) for stage in stages if stage)
+    for number, (part, seed, seconds) in enumerate(finished, len(jobs) - len(pending) + 1):
         rank_zero_info(f"study {study.name}: {number}/{len(jobs)} {part} of seed {seed}, {seconds:.0f} s")
     measured = {job: json.loads(_result(folder, *job).read_text("utf-8")) for job in jobs}
     measurements = [

@@ -1,5 +1,6 @@
 """What the studies of one seed share: its data, its trainings, its samples. One thread, no logger, no checkpoints."""
 
+import json
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -9,15 +10,16 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 
+from lit_rlhf.data.batches import Completions, stack_sequences
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.preparation import labelled
-from lit_rlhf.data.records import Source
-from lit_rlhf.data.store import Store
+from lit_rlhf.data.records import Message, Record, Source
+from lit_rlhf.data.store import Store, write_json
 from lit_rlhf.data.treatments import Treatment
 from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
-from lit_rlhf.policy import BaselineModule, KLPenalty, PPOModule, SFTModule
+from lit_rlhf.policy import Advantages, BaselineModule, KLPenalty, PPOModule, SFTModule
 from lit_rlhf.policy.rollout import complete, seeded_generator
 from lit_rlhf.rewards import GoldReward, Reward, ScalarRewardModule
 from lit_rlhf.world import (
@@ -69,14 +71,28 @@ def train(module: LightningModule, data: PreferenceDataModule, **trainer: Any) -
     return epochs.figures
 
 
-def train_policy(folder: Path, preset: str, demonstrations: int, lr: float) -> None:
+class _Iterations(Callback):
+    """Keeps what every iteration of policy optimisation logs."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep it."""
+        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows.append({name.removeprefix("train/"): found[name] for name in found if name.startswith("train/")})
+
+
+def train_policy(folder: Path, preset: str, demonstrations: int, lr: float, seed: int = 0) -> None:
     """Train the SFT policy that a study starts from, unless it is there."""
     if (folder / "sft" / "config.json").exists():
         return
-    base = write_base_model(folder / "base", preset)
-    data = PreferenceDataModule(WorldDemonstrations(demonstrations), val_fraction=0.02, max_length=128)
+    base = write_base_model(folder / "base", preset, seed=seed)
+    data = PreferenceDataModule(WorldDemonstrations(demonstrations, seed), val_fraction=0.02, max_length=128)
     module = SFTModule(str(base), Optimizer(lr=lr))
-    seed_everything(0, verbose=False)
+    seed_everything(seed, verbose=False)
     train(module, data)
     module.export(folder / "sft", data.renderer)
 
@@ -93,6 +109,7 @@ class Lab:
         optimizer: Of every reward model.
         batch_size: Of every reward model.
         part: Keeps what this part of a study writes apart from the other parts' files.
+        policy: The SFT policy; None takes the one in ``sft``.
     """
 
     def __init__(
@@ -105,10 +122,11 @@ class Lab:
         optimizer: Optimizer,
         batch_size: int,
         part: str = "",
+        policy: Path | None = None,
     ) -> None:
         self.seed, self.folder = seed, folder / f"seed-{seed}" / part
         self.optimizer, self.batch_size = optimizer, batch_size
-        self.policy = str(folder / "sft")
+        self.policy = str(policy or folder / "sft")
         truthful = Annotator(temperature=0.0)
         held_out: list[str | Source] = [WorldPairs(val_pairs, seed, "val", truthful, name="seen")]
         held_out += [WorldPairs(val_pairs // 3, seed, split, truthful, name=split) for split in UNSEEN]
@@ -177,22 +195,76 @@ class Lab:
         Trainer(**QUIET).predict(module, datamodule=self.prompts(prompts, 64))
         return store
 
-    def optimise(self, reward: Reward, critic: str, name: str, iterations: int, kl_coefficient: float) -> str:
-        """PPO from the SFT policy, 64 prompts an iteration; returns the policy's directory."""
+    def completions(self, store: str) -> Completions:
+        """The responses of a store, row by row."""
+        renderer, prompts, texts, truncated = self.data.renderer, [], [], []
+        for row in Store(store).rows():
+            prompts += [tuple(Message(m["role"], m["content"]) for m in row["messages"])] * len(row["responses"])
+            texts += row["responses"]
+            truncated += row["truncated"]
+        responses = renderer.responses_ids(texts, truncated)
+        sequences = stack_sequences(renderer.prompts_ids(prompts), responses, renderer.pad_id)
+        return Completions(sequences, torch.tensor(truncated), [Record(prompt) for prompt in prompts], texts)
+
+    @torch.no_grad()
+    def rescored(self, store: str, reward: Reward, name: str) -> str:
+        """The responses of a store, scored by another reward; returns the new store's folder."""
+        rows, old = Store(store).rows(), Store(store).key
+        completions, k = self.completions(store), int(old["k"])
+        reward.load(self.data.renderer, str(old["policy"]))
+        scores = torch.cat([reward(completions[i : i + 256]).sum(1) for i in range(0, len(completions), 256)]).tolist()
+        new = Store(self.folder / name)
+        new.begin({**old, "reward": reward.fingerprint})
+        new.write_part(0, [{**row, "scores": scores[i * k : (i + 1) * k]} for i, row in enumerate(rows)])
+        new.finish(1)
+        return str(new.directory)
+
+    def optimise(
+        self,
+        reward: Reward,
+        critic: str | None,
+        name: str,
+        iterations: int,
+        kl_coefficient: float,
+        prompts: int | None = None,
+        advantages: Advantages | None = None,
+        start: str | None = None,
+    ) -> str:
+        """Policy optimisation with the SFT policy as reference, 64 responses an iteration; returns its directory.
+
+        Args:
+            reward: What the policy is trained for.
+            critic: The critic's start.
+            name: Of the policy's folder; what each iteration logged lies there as ``history.json``.
+            iterations: Of the training.
+            kl_coefficient: β.
+            prompts: Distinct prompts; None meets none twice.
+            advantages: None takes PPO's.
+            start: Directory that the policy starts from; None takes the SFT policy's.
+        """
+        iterated = _Iterations()
         module = PPOModule(
-            self.policy,
+            start or self.policy,
             reward,
             critic=critic,
+            reference=self.policy,
             judge=GoldReward(),
             sampling=Sampling(max_new_tokens=NEW_TOKENS),
             kl=KLPenalty(kl_coefficient),
+            advantages=advantages,
             optimizer=Optimizer(lr=3e-4, schedule="constant", warmup=0.0),
             critic_lr=1e-3,
             seed=self.seed,
         )
-        data = self.prompts(64 * iterations, 64)
-        train(module, data, max_steps=iterations, max_epochs=-1)
-        return str(module.export(self.folder / name, data.renderer))
+        data = self.prompts(prompts or 64 * iterations, 64 // module.advantages.samples)
+        train(module, data, max_steps=iterations, max_epochs=-1, callbacks=[iterated])
+        directory = module.export(self.folder / name, data.renderer)
+        write_json(directory / "history.json", iterated.rows)
+        return str(directory)
+
+    def history(self, name: str) -> list[dict[str, float]]:
+        """What each iteration of a training logged."""
+        return json.loads((self.folder / name / "history.json").read_text("utf-8"))
 
     def judge(self, policies: dict[str, str], prompts: int) -> dict[str, list[dict[str, Any]]]:
         """Each policy's answers to the same unseen prompts, one row each, judged by the gold reward."""

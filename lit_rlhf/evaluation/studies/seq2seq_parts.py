@@ -4,13 +4,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from lit_rlhf.data.batches import Completions, stack_sequences
-from lit_rlhf.data.records import Message, Record
-from lit_rlhf.data.store import Store
+from lit_rlhf.data.batches import Completions
 from lit_rlhf.evaluation.heatmap import heatmap_png, token_rows
+from lit_rlhf.evaluation.studies.answers import figures
 from lit_rlhf.evaluation.studies.lab import Lab
 from lit_rlhf.rewards import (
     ContrastiveReward,
@@ -21,7 +17,6 @@ from lit_rlhf.rewards import (
     TokenIncrementReward,
 )
 
-Rows = list[dict[str, Any]]
 SAMPLES = 5
 """Of the SFT policy for each prompt, by which rewards are scaled."""
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -112,46 +107,8 @@ class Arms:
     @cached_property
     def _samples(self) -> Completions:
         """Samples of the SFT policy, for the scale of every reward."""
-        rows = Store(self.lab.sample(self.lab.policy, "samples", 128, "train", SAMPLES)).rows()
-        renderer, prompts, texts, truncated = self.lab.data.renderer, [], [], []
-        for row in rows:
-            prompts += [tuple(Message(m["role"], m["content"]) for m in row["messages"])] * len(row["responses"])
-            texts += row["responses"]
-            truncated += row["truncated"]
-        responses = renderer.responses_ids(texts, truncated)
-        sequences = stack_sequences(renderer.prompts_ids(prompts), responses, renderer.pad_id)
-        return Completions(sequences, torch.tensor(truncated), [Record(prompt) for prompt in prompts], texts)
+        return self.lab.completions(self.lab.sample(self.lab.policy, "samples", 128, "train", SAMPLES))
 
     def _spread(self, reward: Reward) -> float:
         totals = reward.load(self.lab.data.renderer, "any")(self._samples).sum(1)
         return max(float(totals.std(unbiased=False)), 1e-6)
-
-
-def figures(rows: Rows, answers: dict[str, Rows]) -> dict[str, Any]:
-    """What a policy's answers amount to, and how often each beats another policy's to the same prompt.
-
-    Args:
-        rows: The policy's own answers.
-        answers: Those of all policies, in the same order of prompts.
-    """
-    found: dict[str, Any] = {}
-    for kind in ("seen", "unseen"):
-        mine = [row for row in rows if row["kind"] == kind]
-        found[kind] = {
-            "gold": float(np.mean([row["gold"] for row in mine])),
-            "length": float(np.mean([row["length"] for row in mine])),
-            **{f"refusal_{family}": _refusals(mine, family) for family in ("unsafe", "scary")},
-            "wins": {
-                other: float(np.mean([_win(a, b) for a, b in zip(rows, theirs, strict=True) if a["kind"] == kind]))
-                for other, theirs in answers.items()
-            },
-        }
-    return found
-
-
-def _win(mine: dict[str, Any], theirs: dict[str, Any]) -> float:
-    return (np.sign(mine["gold"] - theirs["gold"]) + 1) / 2
-
-
-def _refusals(rows: Rows, family: str) -> float:
-    return float(np.mean([row["refuses"] for row in rows if row["family"] == family]))

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from lit_rlhf.evaluation.studies import Seq2SeqStudy
+from lit_rlhf.evaluation.studies.answers import figures
 from lit_rlhf.evaluation.studies.seq2seq_claims import CLAIMS
-from lit_rlhf.evaluation.studies.seq2seq_parts import figures
 from lit_rlhf.evaluation.study import study
 
 

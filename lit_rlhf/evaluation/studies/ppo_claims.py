@@ -1,0 +1,182 @@
+"""The claims of the study of policy optimisation, and the criteria by which each is judged, stated before any run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lit_rlhf.evaluation.study import Claim, Measurement
+
+Measure = Callable[[Measurement], float]
+Arm = Callable[[Measurement], dict[str, Any]]
+FLIPS = ("0", "0.1", "0.2", "0.3", "0.4")
+PAPER = "about +20 % over PPO by human judgement"
+
+
+def flip(rate: str, name: str) -> Arm:
+    """An arm under a flip rate."""
+    return lambda m: m["flips"][rate][name]
+
+
+def regime(name: str) -> Arm:
+    """An arm of the regimes; the plain ones without anything special are those of the shared flip rate."""
+    if name in ("ppo", "contrastive", "sft"):
+        return flip("0.2", name)
+    return lambda m: m["regimes"][name]
+
+
+def smoothed(values: list[float], width: int = 5) -> np.ndarray:
+    """Running means over ``width`` iterations."""
+    width = min(width, len(values))
+    return np.convolve(values, np.ones(width) / width, mode="valid")
+
+
+def gold_at_kl(arm: dict[str, Any], grid: np.ndarray) -> np.ndarray:
+    """Gold reward where the training first reached each KL, from running means; linear in between."""
+    kl, gold = smoothed(arm["course"]["kl"]), smoothed(arm["course"]["gold_reward"])
+    reached = np.maximum.accumulate(kl)
+    kept = np.concatenate([[True], np.diff(reached) > 0])  # each KL once, where it was first reached
+    return np.interp(grid, reached[kept], gold[kept])
+
+
+def _final(first: Arm, second: Arm, kind: str = "seen", what: str = "gold") -> Measure:
+    return lambda m: first(m)[kind][what] - second(m)[kind][what]
+
+
+def _whole(first: Arm, second: Arm, what: str) -> Measure:
+    return lambda m: first(m)[what] - second(m)[what]
+
+
+def _equal_kl(first: Arm, second: Arm) -> Measure:
+    def measure(m: Measurement) -> float:
+        one, other = first(m), second(m)
+        reach = min(smoothed(one["course"]["kl"]).max(), smoothed(other["course"]["kl"]).max())
+        start = max(smoothed(one["course"]["kl"])[0], smoothed(other["course"]["kl"])[0])
+        grid = np.linspace(start, max(reach, start), 20)
+        return float(np.mean(gold_at_kl(one, grid) - gold_at_kl(other, grid)))
+
+    return measure
+
+
+def _mean(measures: list[Measure]) -> Measure:
+    return lambda m: float(np.mean([measure(m) for measure in measures]))
+
+
+def _slope(m: Measurement) -> float:
+    gains = [_final(flip(rate, "contrastive"), flip(rate, "ppo"))(m) for rate in FLIPS]
+    return float(np.polyfit([float(rate) for rate in FLIPS], np.array(gains, dtype=float), 1)[0])
+
+
+_GAIN = "gold reward on seen kinds of prompts at the end, minus plain PPO's"
+_ALL = {rate: (flip(rate, "contrastive"), flip(rate, "ppo")) for rate in FLIPS}
+NOISE = [
+    *(Claim(f"s8_flips_{rate}", f"Contrastive rewards help with {float(rate):.0%} of the labels flipped", PAPER, _GAIN,
+            _final(*arms), low=0.0) for rate, arms in _ALL.items()),
+    Claim("s8_flips", "They help on average over the five flip rates", PAPER, _GAIN + ", mean over flip rates",
+          _mean([_final(*arms) for arms in _ALL.values()]), low=0.0),
+    Claim("s8_flips_unseen", "And on unseen kinds of prompts", PAPER,
+          "gold reward on unseen kinds of prompts at the end, minus plain PPO's, mean over flip rates",
+          _mean([_final(*arms, kind="unseen") for arms in _ALL.values()]), low=0.0),
+    Claim("s8_flips_equal_kl", "And at equal KL", PAPER,
+          "gold reward in training where both have gone equally far, minus plain PPO's, mean over flip rates",
+          _mean([_equal_kl(*arms) for arms in _ALL.values()]), low=0.0),
+    Claim("s8_flips_mean", "And over the whole training", PAPER,
+          "gold reward, mean over all iterations and flip rates, minus plain PPO's",
+          _mean([_whole(*arms, "mean_gold_reward") for arms in _ALL.values()]), low=0.0),
+    Claim("s8_flips_growth", "They help more, the more labels are flipped", "derived: prompts that the reward model "
+          "does not understand count less", "slope of the gain over the flip rate", _slope, low=0.0),
+    Claim("s8_improved", "A greater share of prompts is improved over the SFT policy", "–",
+          "share of prompts on which the gold reward beats SFT's, minus plain PPO's, mean over flip rates",
+          _mean([lambda m, a=a, b=b: a(m)["seen"]["wins"]["sft"] - b(m)["seen"]["wins"]["sft"]
+                 for a, b in _ALL.values()]), low=0.0),
+    Claim("s8_variance", "Centring lowers the variance of the reward", "falls if τ² > σ²/k",
+          "variance of the centred reward in training over that of the reward, mean over flip rates",
+          _mean([lambda m, a=a: a(m)["mean_trained_reward_variance"] / a(m)["mean_reward_variance"]
+                 for a, _ in _ALL.values()]), high=1.0),
+    Claim("s8_explained", "The critic explains more of centred rewards", "–",
+          "explained variance over the training, minus plain PPO's, mean over flip rates",
+          _mean([_whole(*arms, "mean_explained_variance") for arms in _ALL.values()]), low=0.0),
+]  # fmt: skip
+
+_OFFSETS = {
+    "words_half": ("of half a standard deviation", "a function of its words"),
+    "words_one": ("of one standard deviation", "a function of its words"),
+    "words_two": ("of two standard deviations", "a function of its words"),
+    "prompt_two": ("of two standard deviations", "as good as random"),
+}
+_PLAIN = regime("contrastive")
+OFFSETS = [
+    *(Claim(f"s8_offset_{key}", f"They help where the reward is off by an amount {size} that the prompt decides, {how}",
+            "any b(x) cancels", _GAIN, _final(_PLAIN, regime(f"offset_{key}")), low=0.0)
+      for key, (size, how) in _OFFSETS.items()),
+    Claim("s8_offset_growth", "They help more, the greater the offset", "any b(x) cancels",
+          "gain at two standard deviations, minus gain at half of one",
+          _final(regime("offset_words_half"), regime("offset_words_two")), low=0.0),
+    Claim("s8_offset_mean", "And over the whole training", "any b(x) cancels",
+          "gold reward, mean over all iterations, minus plain PPO's, words, two standard deviations",
+          _whole(_PLAIN, regime("offset_words_two"), "mean_gold_reward"), low=0.0),
+    Claim("s8_offset_family_two", "Where the family decides, a critic learns it, and they help no more than without",
+          "control", "gain with the offset by family, minus gain without",
+          _final(regime("ppo"), regime("offset_family_two")), low=-0.1, high=0.1),
+]  # fmt: skip
+
+CRITICS = [
+    Claim("s8_scratch", "They help a critic that starts from the policy's body and a fresh head", "–", _GAIN,
+          _final(regime("contrastive_scratch"), regime("scratch")), low=0.0),
+    Claim("s8_scratch_mean", "And over the whole training", "–",
+          "gold reward, mean over all iterations, minus plain PPO's",
+          _whole(regime("contrastive_scratch"), regime("scratch"), "mean_gold_reward"), low=0.0),
+    Claim("s8_stand_in", "With them a fresh critic does as well as plain PPO with one from the reward model", "–",
+          "gold reward, mean over all iterations, minus that of plain PPO with a critic from the reward model",
+          _whole(regime("contrastive_scratch"), regime("ppo"), "mean_gold_reward"), low=-0.05),
+    Claim("s8_shifted", "A critic from the reward model is better shifted by the mean of the baselines", "–",
+          "gold reward, mean over all iterations, minus without the shift",
+          _whole(regime("contrastive_shifted"), _PLAIN, "mean_gold_reward"), low=0.0),
+]  # fmt: skip
+
+BASELINES = [
+    *(Claim(f"s8_k{k}", f"k = {k} baselines help", PAPER, _GAIN, _final(arm, regime("ppo")), low=0.0)
+      for k, arm in ((1, regime("contrastive_k1")), (3, regime("contrastive_k3")), (5, _PLAIN),
+                     (10, regime("contrastive_k10")))),
+    Claim("s8_k_growth", "Ten baselines are better than one", "Var falls iff τ² > σ²/k",
+          "gold reward, mean over all iterations, k = 10 minus k = 1",
+          _whole(regime("contrastive_k10"), regime("contrastive_k1"), "mean_gold_reward"), low=0.0),
+    Claim("s8_rloo", "Contrastive PPO is better than RLOO at equal generated responses", "–",
+          "gold reward on seen kinds at the end, minus RLOO's", _final(_PLAIN, regime("rloo")), low=0.0),
+    Claim("s8_reinforce", "Offline baselines in place of a critic are better than RLOO", "–",
+          "gold reward on seen kinds at the end, REINFORCE with contrastive rewards minus RLOO's",
+          _final(regime("contrastive_reinforce"), regime("rloo")), low=0.0),
+]  # fmt: skip
+
+
+def _late_minus_early(what: str) -> Measure:
+    def measure(m: Measurement) -> float:
+        values = m["overoptimised"]["ppo"]["course"][what]
+        n = len(values) // 8
+        return float(np.mean(values[-n:]) - np.mean(values[n : 2 * n]))
+
+    return measure
+
+
+def _wins(arm: str, number: int) -> Measure:
+    return lambda m: m["rounds"][f"{arm}_{number}"]["seen"]["wins"]["sft"]
+
+
+ROUNDS = [
+    Claim("over_proxy", "Against a weak reward model and hardly any penalty the proxy goes on rising", "–",
+          "proxy reward, last eighth of the training minus the second eighth", _late_minus_early("reward"), low=0.0),
+    Claim("over_gold", "While the gold reward falls", "–",
+          "gold reward, last eighth of the training minus the second eighth", _late_minus_early("gold_reward"),
+          high=0.0),
+    Claim("s7_rounds", "With MetaRM the policy wins more from round to round", "rises over rounds",
+          "win rate against SFT, third round minus first",
+          lambda m: _wins("meta", 3)(m) - _wins("meta", 1)(m), low=0.0),
+    Claim("s7_meta", "MetaRM's rounds win more than those with a reward model that stays", "wins more",
+          "win rate against SFT after the third round, minus without MetaRM",
+          lambda m: _wins("meta", 3)(m) - _wins("kept", 3)(m), low=0.0),
+    Claim("s7_meta_gold", "And have the higher gold reward", "wins more",
+          "gold reward on seen kinds after the third round, minus without MetaRM",
+          lambda m: m["rounds"]["meta_3"]["seen"]["gold"] - m["rounds"]["kept_3"]["seen"]["gold"], low=0.0),
+]  # fmt: skip
+
+CLAIMS = [*NOISE, *OFFSETS, *CRITICS, *BASELINES, *ROUNDS]

@@ -1,0 +1,71 @@
+"""The whole study of policy optimisation, far too small to learn anything; and what its claims are computed from."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lit_rlhf.data.records import Message, Record
+from lit_rlhf.evaluation.studies import PPOStudy
+from lit_rlhf.evaluation.studies.offsets import PromptOffset
+from lit_rlhf.evaluation.studies.ppo_claims import CLAIMS, gold_at_kl, smoothed
+from lit_rlhf.evaluation.studies.ppo_parts import OFFSETS, Sizes
+from lit_rlhf.evaluation.study import study
+from lit_rlhf.rewards import GoldReward
+from lit_rlhf.world import WorldPrompts
+
+
+def arm(kl: list[float], gold: list[float]) -> dict:
+    return {"course": {"kl": kl, "gold_reward": gold, "reward": gold}}
+
+
+def test_gold_at_a_kl_is_that_where_the_training_first_went_so_far():
+    there_and_back = arm([0, 1, 2, 3, 4, 5, 6, 5, 4, 3, 2], [0, 1, 2, 3, 4, 5, 6, -9, -9, -9, -9])
+    grid = np.array([2.0, 2.5, 3.5])
+    assert gold_at_kl(there_and_back, grid).tolist() == pytest.approx([2.0, 2.5, 3.5])
+
+
+def test_running_means_are_those_of_a_loop_and_short_courses_have_one():
+    values = [1.0, 5.0, 2.0, 4.0, 4.0, 9.0]
+    assert smoothed(values).tolist() == pytest.approx([np.mean(values[:5]), np.mean(values[1:])])
+    assert smoothed([1.0, 3.0]).tolist() == [2.0]
+
+
+@pytest.mark.parametrize(("kind", "size"), OFFSETS.values())
+def test_offsets_depend_on_the_prompt_alone_and_have_the_size_that_they_say(kind, size):
+    records = list(WorldPrompts(3000, seed=5).records())
+    spreads = []
+    for seed in range(8):
+        offset = PromptOffset(GoldReward(), kind, size, seed)
+        values = [offset.offset(record) for record in records[:: 1 if kind == "prompt" else 10]]
+        spreads.append(np.mean(np.square(values)) ** 0.5)
+        assert offset.offset(records[0]) == PromptOffset(GoldReward(), kind, size, seed).offset(records[0])
+    assert np.mean(np.square(spreads)) ** 0.5 == pytest.approx(size, rel=0.6 if kind == "family" else 0.35)
+
+
+def test_the_same_words_in_another_order_have_the_same_offset():
+    one, other = (Record((Message("user", text),)) for text in ("Now tell me, Sam.", "tell Sam me NOW"))
+    by_words = PromptOffset(GoldReward(), "words", 1.0)
+    by_prompt = PromptOffset(GoldReward(), "prompt", 1.0)
+    assert by_words.offset(one) == pytest.approx(by_words.offset(other))
+    assert by_prompt.offset(one) != by_prompt.offset(other)
+    assert PromptOffset(GoldReward(), "words", 2.0).offset(one) == pytest.approx(2 * by_words.offset(one))
+    assert PromptOffset(GoldReward(), "words", 1.0, seed=1).offset(one) != by_words.offset(one)
+
+
+@pytest.mark.slow
+def test_every_arm_is_trained_and_every_claim_has_its_figure(tmp_path):
+    sizes = Sizes(
+        preset="tiny", demonstrations=100, pairs=48, val_pairs=30, weak_pairs=32, iterations=2, round_iterations=1,
+        rounds=3, prompts=64, judged=30, samples=8,
+    )  # fmt: skip
+    summary = study(PPOStudy([0], sizes), str(tmp_path), processes=1)
+    assert [row["id"] for row in summary["claims"]] == [claim.id for claim in CLAIMS]
+    assert all(row["seeds"] == 1 for row in summary["claims"])
+    found = json.loads((tmp_path / "seed-0" / "flips.json").read_text())["found"]["flips"]
+    assert list(found) == ["0", "0.1", "0.2", "0.3", "0.4"]
+    assert all(set(arms) == {"sft", "ppo", "contrastive"} for arms in found.values())
+    rounds = json.loads((tmp_path / "seed-0" / "rounds.json").read_text())["found"]["rounds"]
+    assert rounds["meta_1"] == rounds["kept_1"]
+    assert rounds["meta_2"] != rounds["kept_2"]
+    assert all((tmp_path / name).stat().st_size > 20_000 for name in ("ppo.png", "verdicts.png"))
