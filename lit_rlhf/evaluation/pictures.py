@@ -42,7 +42,7 @@ def print_table(result: dict[str, Any], policies: list[str]) -> None:
         verdict = "not distinguishable" if values["low"] <= 0 <= values["high"] else "distinguishable"
         console.print(
             f"{pair}: {metric.replace('_', ' ')} {values[metric]:+.3f} [{values['low']:+.3f}, {values['high']:+.3f}], "
-            f"{verdict} from zero on these prompts with this one training seed"
+            f"{verdict} from zero on these prompts; other training seeds may well say otherwise"
         )
 
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ class PolicyNetwork(nn.Module):
         """Columns ``(M, K)`` of states ``(M, H)``, some rows at a time."""
         if not columns:
             return states.new_zeros(len(states), 0, dtype=torch.float32)
-        head = self.model.get_output_embeddings()
+        head: Any = self.model.get_output_embeddings()
 
         def compute(states: Tensor, tokens: Tensor) -> Tensor:
             return _stacked(columns)(head(states).float(), tokens)
