@@ -14,9 +14,9 @@ _PANELS = {  # title: the figures drawn in it; where two are drawn, those are be
     "win rate against SFT": ("win_rate",),
     "KL to SFT,\nnats per response": ("kl",),
     "response length, tokens": ("response_length",),
-    "spread of scores on one prompt's\nsamples, before (–) and after (··)": ("spread_before", "spread_after"),
-    "preference accuracy,\nbefore (–) and after (··)": ("accuracy_before", "accuracy_after"),
-    "accuracy on true labels,\nbefore (–) and after (··)": ("true_accuracy_before", "true_accuracy_after"),
+    "spread of scores on one prompt's\nsamples, before (●) and after (○)": ("spread_before", "spread_after"),
+    "preference accuracy,\nbefore (●) and after (○)": ("accuracy_before", "accuracy_after"),
+    "accuracy on true labels,\nbefore (●) and after (○)": ("true_accuracy_before", "true_accuracy_after"),
 }
 _COLUMNS = {  # of the table
     "gold": ("gold_reward",),
@@ -37,7 +37,7 @@ def print_rounds(arms: Arms) -> None:
     from rich.table import Table
 
     title = "round by round; spread of scores and accuracy before → after MetaRM"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0)
     shown = {title: names for title, names in _COLUMNS.items() if _measured(arms, names[0])}
     for heading in ("arm", "round"):
         table.add_column(heading)
@@ -64,8 +64,9 @@ def rounds_picture(arms: Arms, path: Path) -> None:
         axis.set_visible(False)
     for axis, (title, names) in zip(axes.flat, panels.items(), strict=False):
         for place, (arm, rounds) in enumerate(arms.items()):
-            for name, style in zip(names, ("-", ":"), strict=False):
-                _line(axis, rounds, name, COLOURS[1 + place % (len(COLOURS) - 1)], style, arm if style == "-" else None)
+            colour = COLOURS[1 + place % (len(COLOURS) - 1)]
+            for name, after in zip(names, (False, True), strict=False):
+                _line(axis, rounds, name, colour, 0.06 * place, after, None if after else arm)
         axis.set_title(title, fontsize=9)
         axis.set_xticks(sorted({int(number) for rounds in arms.values() for number in rounds}))
         axis.spines[["top", "right"]].set_visible(False)
@@ -79,12 +80,20 @@ def rounds_picture(arms: Arms, path: Path) -> None:
 
 
 def _line(
-    axis: Any, rounds: dict[str, dict[str, float]], name: str, colour: str, style: str, label: str | None
+    axis: Any,
+    rounds: dict[str, dict[str, float]],
+    name: str,
+    colour: str,
+    shift: float,
+    after: bool,
+    label: str | None,
 ) -> None:
-    found = {int(number): figures for number, figures in rounds.items() if name in figures}
+    """One figure of one arm; a small shift keeps the intervals of arms apart."""
+    found = {int(number) + shift: figures for number, figures in rounds.items() if name in figures}
     values = [figures[name] for figures in found.values()]
-    axis.plot(list(found), values, marker="o", markersize=4, color=colour, linestyle=style, label=label)
-    bounded = {number: figures for number, figures in found.items() if f"{name}_low" in figures}
+    style: dict[str, Any] = {"linestyle": ":", "markerfacecolor": "white"} if after else {}
+    axis.plot(list(found), values, marker="o", markersize=5, color=colour, label=label, **style)
+    bounded = {place: figures for place, figures in found.items() if f"{name}_low" in figures}
     ends = [[figures[f"{name}_{end}"] for figures in bounded.values()] for end in ("low", "high")]
     axis.vlines(list(bounded), *ends, color=colour, linewidth=1)
 

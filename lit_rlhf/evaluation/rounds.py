@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,11 @@ def _reward_models(each: Round, pairs: PreferenceDataModule, measured: dict[str,
     for when, path in (("before", each.reward), ("after", each.next_reward)):
         model = RewardModel.load(path)
         if path not in measured:
-            figures = evaluate_pairs(model, pairs)[0]["figures"]
-            measured[path] = {name: figures[name] for name in _OF_REWARD_MODELS if name in figures}
+            measured[path] = evaluate_pairs(model, pairs)[0]["figures"]
         found[f"spread_{when}"] = sample_spread(model, rows)
-        found |= {f"{name}_{when}": value for name, value in measured[path].items()}
+        for name, end in product(_OF_REWARD_MODELS, ("", "_low", "_high")):
+            if name + end in measured[path]:
+                found[f"{name}_{when}{end}"] = measured[path][name + end]
     return found | {"distinct_samples": float(np.mean([len(set(row["responses"])) for row in rows]))}
 
 

@@ -98,6 +98,7 @@ def test_every_round_has_figures_of_its_policy_and_of_its_reward_models(report, 
         measured = evaluate_pairs(model, pairs())[0]["figures"]
         assert first[f"spread_{when}"] == pytest.approx(sample_spread(model, rows))
         assert first[f"accuracy_{when}"] == pytest.approx(measured["accuracy"])
+        assert first[f"accuracy_{when}_low"] == pytest.approx(measured["accuracy_low"])
         assert first[f"true_accuracy_{when}"] == pytest.approx(measured["true_accuracy"])
     assert first["accuracy_before"] != first["accuracy_after"]
     assert first["spread_before"] != first["spread_after"] == figures["meta"]["2"]["spread_before"]
@@ -116,7 +117,7 @@ def test_the_picture_shows_each_arm_and_leaves_out_what_was_not_measured(report,
     rounds_picture(report[0]["rounds"], tmp_path / "all.png")
     axes = {axis.get_title().replace("\n", " "): axis for axis in plt.gcf().axes if axis.get_visible()}
     (spread,) = [axis for title, axis in axes.items() if title.startswith("spread")]
-    assert [list(line.get_xdata()) for line in spread.lines] == [[1, 2], [1, 2], [1], [1]]
+    assert [list(line.get_xdata()) for line in spread.lines] == [[1, 2], [1, 2], [1.06], [1.06]]
     assert spread.lines[0].get_color() == spread.lines[1].get_color() != spread.lines[2].get_color()
     assert list(axes["win rate against SFT"].lines[0].get_ydata()) == [0.5, 0.75, 0.75]
     plt.close("all")
