@@ -19,6 +19,9 @@ _KINDS = {  # of classes, and the options that take one
     "lit_rlhf.data.records.Source": ("sources", "val_sources"),
     "lit_rlhf.rewards.reward.Reward": ("reward", "judge", "inner"),
     "lightning.LightningModule": ("model", "model.help", "voter"),
+    "lit_rlhf.policy.advantages.Advantages": ("advantages",),
+    "lit_rlhf.policy.samplers.Sampler": ("engine",),
+    "lit_rlhf.evaluation.judges.Referee": ("referee",),
 }
 
 
@@ -83,7 +86,7 @@ def _names(base: str) -> list[str]:
     kind = getattr(import_module(module), name)
     found = {
         key: value
-        for package in ("policy", "rewards", "world", "data.files", "data.texts")
+        for package in ("policy", "rewards", "world", "evaluation", "data.files", "data.texts")
         for key, value in vars(import_module(f"lit_rlhf.{package}")).items()
         if inspect.isclass(value) and issubclass(value, kind) and value.__module__.startswith("lit_rlhf")
     }

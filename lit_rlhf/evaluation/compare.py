@@ -171,7 +171,7 @@ def _measure(
             "response_length": completions.sequences.response_length.float(),
             "truncated": completions.truncated.float(),
         }
-        values |= {"proxy_reward": reward(completions).sum(1)} if reward is not None else {}
+        values |= {"proxy_reward": reward.proxy(completions).sum(1)} if reward is not None else {}
         if judge is not None:
             values |= {"gold_reward": judge(completions).sum(1), **judged_components(completions, judge)}
         for name, value in values.items():

@@ -1,16 +1,20 @@
 """Low-rank adapters: a small trainable change beside frozen weights."""
 
 import copy
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.store import write_json
 
 
 @dataclass
@@ -38,21 +42,25 @@ class LoRA:
         if not 0 <= self.dropout < 1:
             raise DataError(f"is {self.dropout}", "lora.dropout", "Give a share from 0 to below 1.")
 
-    def add(self, model: PreTrainedModel) -> None:
-        """Freeze a scalar model's body and put adapters into it; whatever stands behind the body goes on to train.
+    def add(self, model: PreTrainedModel, name: str = "default") -> None:
+        """Freeze a model's body and put adapters into it; whatever stands behind the body goes on to train.
 
         Args:
             model: Changed in place; it keeps its class, and its scores until the adapters have been trained.
+            name: Of these adapters, where there are several.
 
         Raises:
             DataError: If a target names no linear layer of the body.
         """
         body: PreTrainedModel = model.base_model  # type: ignore[assignment]
-        layers = {name: part for name, part in body.named_modules() if isinstance(part, nn.Linear | Conv1D)}
-        linear = {name: part for name, part in layers.items() if not name.startswith("pooler.")}
+        linear = {
+            path.removesuffix(".base_layer"): part
+            for path, part in body.named_modules()
+            if isinstance(part, nn.Linear | Conv1D) and "lora_" not in path and not path.startswith("pooler.")
+        }
         for target in [] if self.targets == "all-linear" else self.targets:
-            if not any(f".{name}".endswith(f".{target}") for name in linear):
-                known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+            if not any(f".{path}".endswith(f".{target}") for path in linear):
+                known = ", ".join(sorted({path.rpartition(".")[2] for path in linear}))
                 raise DataError(f"{target!r} is no linear layer of the model", "lora.targets", f"It has {known}.")
         config = LoraConfig(
             r=self.r,
@@ -61,7 +69,7 @@ class LoRA:
             target_modules=list(linear) if self.targets == "all-linear" else self.targets,
             fan_in_fan_out=any(isinstance(part, Conv1D) for part in linear.values()),  # GPT-2 keeps weights transposed
         )
-        inject_adapter_in_model(config, body)
+        inject_adapter_in_model(config, body, name)
         pooler = getattr(body, "pooler", None)
         if pooler is not None:
             pooler.requires_grad_(True)  # often new and random: it belongs to the head
@@ -82,3 +90,51 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
             setattr(plain.get_submodule(parent), child, part.get_base_layer())
     del plain.base_model.peft_config
     return plain
+
+
+def save_adapters(body: nn.Module, head: nn.Linear, lora: LoRA, base: str, directory: Path) -> None:
+    """Write what was trained beside frozen weights on its own, so that several adapters can share these.
+
+    Args:
+        body: With adapters.
+        head: The one-number head behind it.
+        lora: What the adapters are.
+        base: Fingerprint of the frozen weights.
+        directory: Where to: ``adapters.safetensors`` and ``adapters.json``.
+    """
+    directory.mkdir(parents=True)
+    weights = {name: value.contiguous() for name, value in body.state_dict().items() if ".lora_" in name}
+    save_file({**weights, "head.weight": head.weight.detach().contiguous()}, directory / "adapters.safetensors")
+    write_json(directory / "adapters.json", {"base": base, "lora": asdict(lora)})
+
+
+def add_saved(model: PreTrainedModel, directory: Path, base: str, name: str) -> Tensor | None:
+    """Put saved adapters into a model beside its own; returns the head's weight ``(1, H)``.
+
+    Args:
+        model: Has adapters called ``default``, which stay the active and trained ones.
+        directory: What `save_adapters` wrote.
+        base: Fingerprint of the model's frozen weights; None is returned where the adapters belong to others.
+        name: What the added ones are to be called.
+    """
+    if not (directory / "adapters.json").exists():
+        return None
+    found = json.loads((directory / "adapters.json").read_text("utf-8"))
+    if found["base"] != base:
+        return None
+    body: PreTrainedModel = model.base_model  # type: ignore[assignment]
+    LoRA(**found["lora"]).add(model, name)
+    weights = load_file(directory / "adapters.safetensors")
+    head = weights.pop("head.weight")
+    own = body.state_dict()
+    for key, value in weights.items():
+        own[key.replace(".default.", f".{name}.")].copy_(value)
+    activate(body, "default")
+    return head
+
+
+def activate(body: nn.Module, name: str) -> None:
+    """Use the adapters of a name, and train these alone."""
+    for part in body.modules():
+        if isinstance(part, LoraLayer):
+            part.set_adapter(name)

@@ -129,10 +129,21 @@ def ensure_pad_token(model: PreTrainedModel, renderer: Renderer) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def export(model: PreTrainedModel, renderer: Renderer, directory: str | os.PathLike[str]) -> Path:
+def export(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    directory: str | os.PathLike[str],
+    also: Callable[[Path], None] | None = None,
+) -> Path:
     """Write a Hugging Face directory: config, safetensors, tokenizer, chat template.
 
     The directory appears whole or not at all; one that stood there before is replaced.
+
+    Args:
+        model: What is written.
+        renderer: Its tokenizer and template.
+        directory: Where to.
+        also: Writes further files into the directory.
     """
     target = Path(directory)
     partial = target.with_name(f".{target.name}.partial")
@@ -140,6 +151,8 @@ def export(model: PreTrainedModel, renderer: Renderer, directory: str | os.PathL
     partial.mkdir(parents=True)
     model.save_pretrained(partial)
     renderer.tokenizer.save_pretrained(partial)
+    if also is not None:
+        also(partial)
     replace_directory(partial, target)
     return target
 

@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.networks.adapters import LoRA
+from lit_rlhf.networks.adapters import LoRA, activate, add_saved
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
+from lit_rlhf.rewards.scalar import ScalarReward
 
 
 class ActorCritic(nn.Module):
@@ -81,7 +84,8 @@ class SharedTrunk(ActorCritic):
     """One trunk for all: the policy is the model with low-rank adapters, the reference the same without them.
 
     The critic is a head of one number on the policy's hidden states; it starts at 0. Log-probabilities and values come
-    from one pass, and the memory is that of one model, whose weights are frozen.
+    from one pass, and the memory is that of one model, whose weights are frozen. Reward models that were trained with
+    ``lora`` from the same weights share them, too.
 
     Args:
         policy: Directory of the frozen weights, which are the reference.
@@ -97,6 +101,7 @@ class SharedTrunk(ActorCritic):
         self.policy = PolicyNetwork(policy)
         self.policy.requires_grad_(False)
         self.reference_fingerprint = fingerprint(self.policy)  # without the adapters
+        self._base = fingerprint(self.policy.model.base_model, skip="pooler.")  # as reward models name it
         lora.add(self.policy.model)
         self.critic = None
         self.head = None
@@ -107,6 +112,18 @@ class SharedTrunk(ActorCritic):
             self.head = nn.Linear(width, 1, bias=True)
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
+
+    def share(self, reward: nn.Module) -> None:
+        """Let reward models that were trained as adapters on the same weights use these, and let go of their own.
+
+        Args:
+            reward: Loaded; the `ScalarReward` objects in it are looked at.
+        """
+        for number, part in enumerate(each for each in reward.modules() if isinstance(each, ScalarReward)):
+            name = f"reward_{number}"
+            head = add_saved(self.policy.model, Path(part.path) / "adapters", self._base, name)
+            if head is not None and part.shares_ids:
+                part.model.network = AdapterScores(self.policy.model, name, head)
 
     def _score(self, states: Tensor) -> Tensor:
         assert self.head is not None
@@ -138,6 +155,35 @@ class SharedTrunk(ActorCritic):
     def critic_parameters(self) -> list[nn.Parameter]:
         """The head's."""
         return list(self.head.parameters()) if self.head is not None else []
+
+
+class AdapterScores(RewardNetwork):
+    """A reward model that consists of adapters and a head, on weights that others use as well.
+
+    Args:
+        model: The model that has the adapters, among others; not a part of this module.
+        name: Of the adapters.
+        head: The head's weight ``(1, H)``.
+    """
+
+    def __init__(self, model: PreTrainedModel, name: str, head: Tensor) -> None:
+        nn.Module.__init__(self)
+        self._model, self.name, self.path, self.looks_ahead = (model,), name, name, False
+        self.head = nn.Linear(head.shape[1], 1, bias=False).requires_grad_(False)
+        self.head.weight.copy_(head)
+
+    @property
+    def model(self) -> PreTrainedModel:  # type: ignore[override]
+        """The shared model."""
+        return self._model[0]
+
+    def features(self, sequences: Sequences) -> Tensor:
+        """The state that feeds the head, under these adapters ``(N, H)``."""
+        activate(self.model.base_model, self.name)
+        try:
+            return super().features(sequences)
+        finally:
+            activate(self.model.base_model, "default")
 
 
 @contextmanager

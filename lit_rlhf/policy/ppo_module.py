@@ -50,7 +50,8 @@ class PPOModule(LightningModule):
         settings: The numbers of PPO.
         advantages: `GAE` with a critic; `LeaveOneOut` makes it RLOO, `MovingBaseline` and `NoBaseline` REINFORCE.
         kl: The penalty for leaving the reference.
-        lora: Train low-rank adapters: policy, reference and critic then share one frozen trunk.
+        lora: Train low-rank adapters: policy, reference and critic then share one frozen trunk, and so do reward
+            models that were trained with adapters on the same weights.
         demonstrations: What the policy goes on to learn beside its reward.
         optimizer: Learning rate and schedule of the policy.
         critic_lr: Learning rate of the critic.
@@ -124,7 +125,9 @@ class PPOModule(LightningModule):
             self.networks = ActorCritic(self.path, self.reference_path)
         for reward in filter(None, (self.reward, self.judge)):
             reward.load(self.renderer, self.networks.reference_fingerprint)
-        if with_critic and self.lora is None:
+        if isinstance(self.networks, SharedTrunk):
+            self.networks.share(self.reward)
+        elif with_critic:
             scale = self.reward.critic_scale(self.critic_path) if self.critic_path else 1.0
             self.networks.add_critic(self.critic_path or self.path, scale)
         if self.demonstrations is not None:
@@ -278,10 +281,14 @@ class PPOModule(LightningModule):
     # ------------------------------------------------------------------ checkpoints and hand-over
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave frozen networks out; remember what they were, and all that moves beside the weights."""
+        """Leave frozen networks out; remember what they were, and all that moves beside the weights.
+
+        Lightning's callbacks that average weights need them all when they load.
+        """
         frozen = {name for name, each in self.named_parameters(remove_duplicate=False) if not each.requires_grad}
         weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in weights.items() if self._kept(name, frozen)}
+        if "averaging_state" not in checkpoint:
+            checkpoint["state_dict"] = {name: value for name, value in weights.items() if self._kept(name, frozen)}
         state = {"kl_coefficient": self.kl_coefficient, "advantages": self.advantages.state_dict()}
         checkpoint["ppo"] = {"generator": self.generator.get_state(), **state, **self._identity()}
 

@@ -65,12 +65,16 @@ class AdaptedModule(LightningModule):
         return self.optimizer.build(trained, total_steps(self.trainer))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep no frozen weights, but what names them; remember the spread of the scores."""
+        """Keep no frozen weights, but what names them; remember the spread of the scores.
+
+        Lightning's callbacks that average weights need them all when they load.
+        """
         checkpoint["calibration"] = getattr(self._config, "calibration", None)
         checkpoint["lora"] = self._adapters()
         frozen = {name for name, each in self.named_parameters(remove_duplicate=False) if not each.requires_grad}
         weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in weights.items() if name not in frozen}
+        if "averaging_state" not in checkpoint:
+            checkpoint["state_dict"] = {name: value for name, value in weights.items() if name not in frozen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint whose adapters are others, or belong to other frozen weights.

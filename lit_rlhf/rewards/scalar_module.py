@@ -9,7 +9,7 @@ from torch import Tensor
 from lit_rlhf.data.batches import PairBatch
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import bradley_terry_loss
-from lit_rlhf.networks.adapters import LoRA, merged
+from lit_rlhf.networks.adapters import LoRA, merged, save_adapters
 from lit_rlhf.networks.backbone import export
 from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.networks.reward_network import RewardNetwork
@@ -108,5 +108,15 @@ class ScalarRewardModule(AdaptedModule):
     on_test_epoch_end = on_validation_epoch_end
 
     def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
-        """Write a directory that ``AutoModelForSequenceClassification`` loads, with equal scores."""
-        return export(merged(self.network.model), renderer, directory)  # type: ignore[union-attr]
+        """Write a directory that ``AutoModelForSequenceClassification`` loads, with equal scores.
+
+        The adapters lie in its folder ``adapters`` as well: a policy on the same weights can share them.
+        """
+        assert self.network is not None
+        return export(merged(self.network.model), renderer, directory, also=self._save_adapters)
+
+    def _save_adapters(self, folder: Path) -> None:
+        network = self.network
+        if self.lora is not None and network is not None and not network.looks_ahead:
+            base = str(self._base)
+            save_adapters(network.model.base_model, network.head, self.lora, base, folder / "adapters")

@@ -3,9 +3,10 @@ import torch
 
 from lit_rlhf.data.batches import stack_sequences
 from lit_rlhf.networks.adapters import LoRA, merged
-from lit_rlhf.networks.backbone import fingerprint
+from lit_rlhf.networks.backbone import export, fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
-from lit_rlhf.policy.actor_critic import ActorCritic, SharedTrunk, without_adapters
+from lit_rlhf.policy.actor_critic import ActorCritic, AdapterScores, SharedTrunk, without_adapters
+from lit_rlhf.rewards import EnsembleReward, ScalarReward
 
 
 @pytest.fixture
@@ -84,3 +85,63 @@ def test_a_refreshed_reference_is_the_policy_at_that_time(tiny_model, rows):
         next(iter(networks.policy.parameters())).add_(0.1)
         assert not torch.equal(networks.reference_logprobs(rows, 1.0), networks.logprobs(rows, 1.0))
     assert not any(parameter.requires_grad for parameter in networks.reference.parameters())
+
+
+@pytest.fixture(scope="module")
+def adapted_reward(lit, tiny_model, tmp_path_factory) -> str:
+    """A reward model that was trained with adapters on the policy's weights."""
+    folder = tmp_path_factory.mktemp("adapted")
+    options = {
+        "model": {"class_path": "ScalarRewardModule", "init_args": {"model": tiny_model, "lora": {"r": 3}}},
+        "data": {"sources": {"class_path": "lit_rlhf.world.WorldPairs", "init_args": {"size": 40}}, "batch_size": 8},
+        "trainer": {"max_epochs": 1},
+        "export": {"directory": str(folder / "model")},
+    }
+    options["model"]["init_args"]["optimizer"] = {"lr": 0.05}
+    lit("fit", folder, options)
+    return str(folder / "model")
+
+
+def loaded(path: str, renderer) -> ScalarReward:
+    return ScalarReward(path, scale=1.0).load(renderer, "any")
+
+
+def test_a_reward_model_of_adapters_moves_onto_the_trunk_and_scores_as_before(
+    trunk, adapted_reward, renderer, rows, tiny_model
+):
+    alone, shared = loaded(adapted_reward, renderer), EnsembleReward([loaded(adapted_reward, renderer)])
+    before = trunk.logprobs(rows, 1.0)
+    trunk.share(shared)
+    member = shared.members[0]
+    assert isinstance(member.model.network, AdapterScores)
+    expected = alone.model.score_sequences(rows)
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(member.model.score_sequences(rows), expected, atol=1e-5, rtol=1e-4)
+    assert torch.equal(trunk.logprobs(rows, 1.0), before)  # the policy's own adapters are back
+    assert torch.equal(trunk.reference_logprobs(rows, 1.0), PolicyNetwork(tiny_model)(rows))
+    assert sum(p.numel() for p in shared.parameters()) == member.model.network.head.weight.numel()
+    trained = {name for name, parameter in trunk.named_parameters() if parameter.requires_grad}
+    assert not any("reward_0" in name for name in trained)
+    assert any("default" in name for name in trained)
+
+
+def test_adapters_on_other_weights_stay_where_they_are(adapted_reward, write_model, renderer, tiny_model, tmp_path):
+    other = PolicyNetwork(tiny_model)
+    with torch.no_grad():
+        next(iter(other.parameters())).add_(0.1)
+    export(other.model, renderer, tmp_path / "other")
+    networks, reward = SharedTrunk(str(tmp_path / "other"), LoRA(r=2), True), loaded(adapted_reward, renderer)
+    networks.share(reward)
+    assert not isinstance(reward.model.network, AdapterScores)
+
+
+def test_policy_optimisation_on_one_trunk_with_its_reward_model(lit, ppo_options, adapted_reward, tiny_model, tmp_path):
+    reward = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": adapted_reward, "scale": 1.0}}
+    options = ppo_options(2, reward=reward, lora={"r": 2}, critic=None) | {"checkpoint": {"every_n_train_steps": 1}}
+    module = lit("fit", tmp_path, options | {"export": {"directory": str(tmp_path / "model")}}).model
+    assert isinstance(module.reward.model.network, AdapterScores)
+    weights = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+    assert not any("reward" in name for name in weights)
+    ids = torch.arange(6, 26)[None]
+    exported = PolicyNetwork(str(tmp_path / "model")).model(ids).logits
+    torch.testing.assert_close(exported, module.networks.policy.model(ids).logits, atol=1e-4, rtol=1e-4)

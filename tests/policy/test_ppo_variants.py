@@ -186,3 +186,22 @@ def test_adapters_of_another_shape_are_refused_on_resume(lit, ppo_options, tmp_p
     checkpoint = str(tmp_path / "checkpoints" / "last.ckpt")
     with pytest.raises(DataError, match=r"lora\.r: 2 in the checkpoint, 3 now"):
         lit("fit", tmp_path / "b", ppo_options(2, lora={"r": 3}, critic=None), "--ckpt_path", checkpoint)
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
+def test_lightnings_own_callback_averages_the_weights_and_resumes(lit, ppo_options, tmp_path):
+    average = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
+
+    def fit(folder: Path, steps: int, *words: str):
+        options = ppo_options(steps) | {"checkpoint": {"every_n_train_steps": 1}}
+        options["trainer"]["callbacks"] = [average]
+        return lit("fit", tmp_path / folder, options, *words).model
+
+    plain = lit("fit", tmp_path / "plain", ppo_options(3)).model
+    whole = fit(Path("whole"), 3)
+    fit(Path("parts"), 2)
+    resumed = fit(Path("parts"), 3, "--ckpt_path", str(tmp_path / "parts" / "checkpoints" / "last.ckpt"))
+    assert lines(tmp_path / "whole") == lines(tmp_path / "plain") == lines(tmp_path / "parts")  # it only watches
+    for name, value in weights(whole).items():
+        assert torch.equal(value, resumed.networks.state_dict()[name]), name
+    assert any(not torch.equal(value, plain.networks.state_dict()[name]) for name, value in weights(whole).items())

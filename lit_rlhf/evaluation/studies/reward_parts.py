@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-import torch
 
 from lit_rlhf.data.store import Store
 from lit_rlhf.data.strength import strengths, table_rows
 from lit_rlhf.data.treatments import AdaptiveMargin, Flip, Slice, SoftLabel, Treatment
+from lit_rlhf.evaluation.rounds import sample_spread
 from lit_rlhf.evaluation.strength import strength_report
 from lit_rlhf.evaluation.studies.lab import UNSEEN, Lab
 from lit_rlhf.rewards import ContrastiveRewardModule, MetaRewardModule, ScalarReward
@@ -106,14 +106,8 @@ def meta(lab: Lab, inner_lr: float, iterations: int, prompts: int) -> dict[str, 
     return {"seen": figures["val/accuracy/seen"], "difference": figures["train/difference"], **spreads}
 
 
-@torch.no_grad()
 def _spread(model: str, store: str) -> Figures:
-    """Spread of the scores of one prompt's responses, in units of the model's spread over validation pairs."""
-    loaded = RewardModel.load(model)
-    assert loaded.calibration is not None
+    """Spread of the scores of one prompt's responses, and how many of these are distinct."""
     rows = Store(store).rows()
-    prompts = [row["messages"] for row in rows for _ in row["responses"]]
-    scores = torch.tensor(loaded.score(prompts, [text for row in rows for text in row["responses"]]))
-    scores = scores.view(len(rows), -1) / loaded.calibration["std"]  # (prompts, k)
     distinct = np.mean([len(set(row["responses"])) for row in rows])
-    return {"spread": float(scores.std(1, unbiased=False).mean()), "distinct": float(distinct)}
+    return {"spread": sample_spread(RewardModel.load(model), rows), "distinct": float(distinct)}

@@ -1,0 +1,180 @@
+"""Does PPO here learn as fast as TRL's last PPO (1.12.0)? Gold reward after equal samples, same models and prompts.
+
+Needs the extra ``bench``. Both start from one SFT policy and one reward model of the embedded world, whose scores have
+a standard deviation of 1; both see 64 prompts an iteration, sample at temperature 1, and have the same learning rates,
+KL coefficient, clipping, minibatches and number of passes. What differs is each library's own: here gradients are
+clipped, there they are not. Every few iterations the policy answers the same unseen prompts, outside the measured time.
+
+python benchmarks/ppo_learning.py --seeds 5 --iterations 40
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, Trainer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+
+from lit_rlhf.evaluation.statistics import student_interval
+from lit_rlhf.evaluation.studies.lab import NEW_TOKENS, QUIET, Lab, train_policy
+from lit_rlhf.networks.optimizer import Optimizer
+from lit_rlhf.networks.policy_network import PolicyNetwork
+from lit_rlhf.networks.reward_network import RewardNetwork
+from lit_rlhf.networks.sampling import Sampling
+from lit_rlhf.policy import KLPenalty, PPOModule, PPOSettings
+from lit_rlhf.policy.rollout import complete, seeded_generator
+from lit_rlhf.rewards import ScalarReward
+from lit_rlhf.world import Annotator, WorldPrompts, gold_reward
+
+BATCH, MINIBATCH, LR, KL = 64, 16, 3e-4, 0.1
+
+
+class Judge:
+    """Gold reward of a policy's answers to the same unseen prompts, at several times of a training."""
+
+    def __init__(self, lab: Lab, every: int, prompts: int = 300) -> None:
+        self.lab, self.every = lab, every
+        data = lab.prompts(1, 128)
+        data.val_sources = [WorldPrompts(prompts, lab.seed, "val")]
+        data.load("prompts")
+        self.data, self.gold, self.spent = data, [], 0.0
+
+    @torch.no_grad()
+    def __call__(self, iteration: int, model: Any) -> None:
+        if iteration % self.every:
+            return
+        start, state, gold = time.process_time(), torch.get_rng_state(), []
+        for number, batch in enumerate(self.data.val_dataloader()):
+            generator = seeded_generator(torch.device("cpu"), "judge", self.lab.seed, number)
+            found = complete(
+                PolicyNetwork(model), batch, self.data.renderer, Sampling(max_new_tokens=NEW_TOKENS), generator
+            )
+            answers = zip(found.records, found.texts, strict=True)
+            gold += [gold_reward(record.prompt[-1].content, text) for record, text in answers]
+        self.gold.append(float(np.mean(gold)))
+        torch.set_rng_state(state)
+        self.spent += time.process_time() - start
+
+
+def ours(lab: Lab, reward_model: str, iterations: int, judge: Judge) -> float:
+    """Train here; returns CPU seconds."""
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+            judge(trainer.global_step, pl_module.networks.policy.model)
+
+    module = PPOModule(
+        lab.policy,
+        ScalarReward(reward_model, scale=1.0),
+        critic=reward_model,
+        sampling=Sampling(max_new_tokens=NEW_TOKENS),
+        settings=PPOSettings(minibatch_size=MINIBATCH),
+        kl=KLPenalty(KL),
+        optimizer=Optimizer(lr=LR, schedule="constant", warmup=0.0, betas=(0.9, 0.999)),
+        critic_lr=LR,
+        seed=lab.seed,
+    )
+    data = lab.prompts(BATCH * iterations, BATCH)
+    start = time.process_time()
+    Trainer(**QUIET, max_steps=iterations, max_epochs=-1, callbacks=[Watch()]).fit(module, datamodule=data)
+    return time.process_time() - start - judge.spent
+
+
+def theirs(lab: Lab, reward_model: str, iterations: int, judge: Judge, folder: Path) -> float:
+    """Train with TRL; returns CPU seconds."""
+    from datasets import Dataset
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            judge(state.global_step, model.policy)
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(reward_model, padding_side="left")  # with a padding token
+    data = lab.prompts(BATCH * iterations, BATCH)
+    data.load("prompts")
+    prompts = Dataset.from_dict({"input_ids": [row.prompt for row in data.train_rows]})
+    config = PPOConfig(
+        output_dir=str(folder), report_to="none", disable_tqdm=True, use_cpu=True, bf16=False, seed=lab.seed,
+        gradient_checkpointing=False, save_strategy="no", logging_strategy="no", num_sample_generations=0,
+        per_device_train_batch_size=BATCH, gradient_accumulation_steps=1, num_mini_batches=BATCH // MINIBATCH,
+        local_rollout_forward_batch_size=BATCH, total_episodes=BATCH * iterations, num_ppo_epochs=1,
+        response_length=NEW_TOKENS, stop_token="eos", temperature=1.0, kl_coef=KL, learning_rate=LR,
+        lr_scheduler_type="constant", gamma=1.0, lam=0.95,
+    )  # fmt: skip
+
+    def scalar() -> Any:
+        return AutoModelForSequenceClassification.from_pretrained(reward_model, dtype=torch.float32)
+
+    def causal() -> Any:
+        model = AutoModelForCausalLM.from_pretrained(lab.policy, dtype=torch.float32)
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        return model
+
+    trainer = PPOTrainer(
+        config, tokenizer, causal(), causal(), scalar(), prompts, scalar(), eval_dataset=prompts, callbacks=[Watch()]
+    )
+    start = time.process_time()
+    trainer.train()
+    return time.process_time() - start - judge.spent
+
+
+def scaled(lab: Lab) -> str:
+    """A reward model whose scores have a standard deviation of 1, for libraries that take them as they are."""
+    module = lab.scalar()
+    lab.fit(module, lab.everything(32), 500)
+    reward = lab.export(module, "unscaled")
+    network = RewardNetwork(reward, 1 / module.network.model.config.calibration["std"])  # type: ignore[union-attr]
+    module.network = network
+    network.model.config.calibration = None
+    return lab.export(module, "reward")
+
+
+def measure(seed: int, folder: Path, iterations: int, every: int) -> dict[str, Any]:
+    """Both libraries under one seed."""
+    train_policy(folder, "200k", 26000, lr=4e-3)
+    lab = Lab(seed, folder, 3200, 600, Annotator(temperature=0.0, flip_rate=0.2), Optimizer(lr=1e-3), 32)
+    reward_model, found = scaled(lab), {}
+    for name in ("here", "trl"):
+        judge = Judge(lab, every)
+        judge(0, AutoModelForCausalLM.from_pretrained(lab.policy, dtype=torch.float32))
+        judge.spent = 0.0
+        torch.manual_seed(seed)
+        if name == "here":
+            seconds = ours(lab, reward_model, iterations, judge)
+        else:
+            seconds = theirs(lab, reward_model, iterations, judge, folder / "trl")
+        found[name] = {"gold": judge.gold, "cpu_seconds": round(seconds, 1)}
+        print(f"seed {seed}, {name}: gold {' '.join(f'{x:.3f}' for x in judge.gold)}, {seconds:.1f} CPU s", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--iterations", type=int, default=40)
+    parser.add_argument("--every", type=int, default=10)
+    parser.add_argument("--out", default="runs/bench/ppo_learning")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = Path(options.out)
+    rows = [measure(seed, folder, options.iterations, options.every) for seed in range(options.seeds)]
+    differences = np.array([np.subtract(row["here"]["gold"], row["trl"]["gold"]) for row in rows])[:, 1:]
+    final, whole = differences[:, -1], differences.mean(1)
+    ratios = [row["trl"]["cpu_seconds"] / row["here"]["cpu_seconds"] for row in rows]
+    summary = {
+        "seeds": rows,
+        "final_difference": [float(final.mean()), *student_interval(final)],
+        "mean_difference": [float(whole.mean()), *student_interval(whole)],
+        "speed_ratio": float(np.median(ratios)),
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2), "utf-8")
+    print(json.dumps({name: value for name, value in summary.items() if name != "seeds"}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
