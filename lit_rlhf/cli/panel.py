@@ -58,7 +58,8 @@ class Panel(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any = None, batch: Any = None, batch_idx: int = 0
     ) -> None:
         """Look at every iteration that is logged; draw every so many."""
-        if not self.enabled or trainer.global_step % _every(trainer) or not self._add(trainer, "train/", self._train):
+        every = _every(trainer) if self.enabled else 0
+        if not every or trainer.global_step % every or not self._add(trainer, "train/", self._train):
             return
         for sign in new_signs(self._train, {sign.name for sign in self._signs}):
             self._signs.append(sign)
@@ -126,6 +127,6 @@ def _folder(trainer: Trainer) -> Path:
 
 
 def _every(trainer: Trainer) -> int:
-    """Steps between two lines of the history."""
+    """Steps between two lines of the history; 0 where none are written."""
     history = _history(trainer)
     return (history and history.every_n_steps) or trainer.log_every_n_steps  # type: ignore[attr-defined]

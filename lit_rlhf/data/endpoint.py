@@ -1,5 +1,6 @@
 """Asking an HTTP server: bounded in time, retried, and an error rather than a silence."""
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ class Endpoint:
 
     Args:
         url: Its address; paths are put behind it.
-        timeout: Seconds until an attempt is given up.
+        timeout: Seconds until an attempt is given up; twice that for an answer that keeps coming in bits.
         retries: Further attempts after timeouts, broken connections and answers that say "busy" or "broken".
         wait: Seconds before the second attempt; doubled before each further one, a minute at most.
         concurrency: Questions that are asked at the same time.
@@ -66,6 +67,10 @@ class Endpoint:
         """Connections are not copied."""
         return {name: value for name, value in vars(self).items() if name != "_client"}
 
+    def openai(self, path: str) -> str:
+        """A path of the OpenAI-compatible interface: behind ``/v1``, which the address may or may not bring."""
+        return path if self.url.endswith("/v1") else f"/v1{path}"
+
     def post(self, path: str, payload: dict[str, Any]) -> Any:
         """Ask once; returns the decoded answer.
 
@@ -79,21 +84,34 @@ class Endpoint:
             if attempt:
                 time.sleep(min(self.wait * 2 ** (attempt - 1), 60.0))
             try:
-                answer = self._client.post(self.url + path, json=payload)
+                status, body = self._attempt(path, payload)
             except httpx.HTTPError as error:
                 reason = f"{type(error).__name__}: {error}".rstrip(": ")
                 continue
-            if answer.is_success:
+            text = body.decode("utf-8", "replace")
+            if 200 <= status < 300:
                 try:
-                    return answer.json()
+                    return json.loads(text)
                 except ValueError:
-                    reason = f"an answer that is no JSON: {answer.text[:200]!r}"
+                    reason = f"an answer that is no JSON: {text[:200]!r}"
                     continue
-            reason = f"status {answer.status_code}: {answer.text[:200]}"
-            if answer.status_code not in WORTH_A_RETRY:
+            reason = f"status {status}: {text[:200]}"
+            if status not in WORTH_A_RETRY:
                 raise DataError(f"the server refuses: {reason}", self.url + path, "It will not do on a second attempt.")
         hint = "Is the server up? Give a longer timeout or more retries if it is only slow."
         raise DataError(f"no answer after {self.retries + 1} attempts; the last: {reason}", self.url + path, hint)
+
+    def _attempt(self, path: str, payload: dict[str, Any]) -> tuple[int, bytes]:
+        """Status and body; a server that trickles is given up as well, after twice the timeout at most."""
+        import httpx
+
+        deadline, body = time.monotonic() + self.timeout, bytearray()
+        with self._client.stream("POST", self.url + path, json=payload) as answer:
+            for part in answer.iter_bytes():
+                body += part
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout(f"the answer was not complete after {self.timeout:g} s")
+        return answer.status_code, bytes(body)
 
     def post_all(self, path: str, payloads: Sequence[dict[str, Any]]) -> Iterator[Any]:
         """Ask many questions, some at a time; yields the answers in the order of the questions.

@@ -62,7 +62,8 @@ def compare(
         reward: The reward that policies were trained for (the proxy).
         judge: The gold reward, where known, or another reward model; decides the win rates, or else the proxy does.
         samples: Responses per prompt; those of two policies are compared one by one.
-        sampling: How they are drawn.
+        sampling: How they are drawn. The KL is only known where all of the distribution is sampled from: with a
+            temperature above 0, ``top_p`` 1 and ``top_k`` 0.
         histories: ``metrics.jsonl`` of training runs, to be drawn as curves.
         seed: Of the samples.
         referee: Decides the win rates instead of the rewards, such as an LLM judge, whose answers are kept in the
@@ -166,8 +167,9 @@ def _measure(
         assert isinstance(batch, PromptBatch)
         generator = seeded_generator(torch.device("cpu"), "compare", seed, number)
         completions = complete(policy, batch, data.renderer, sampling, generator, samples)
-        values = {
-            "kl": _sequence_kl(policy, reference, completions, sampling.temperature),
+        plain = sampling.temperature > 0 and sampling.top_p == 1 and not sampling.top_k
+        values = {"kl": _sequence_kl(policy, reference, completions, sampling.temperature)} if plain else {}
+        values |= {
             "response_length": completions.sequences.response_length.float(),
             "truncated": completions.truncated.float(),
         }
@@ -189,7 +191,7 @@ def _sequence_kl(
     parts = []
     for i in range(0, len(completions), 64):
         sequences = completions.sequences[i : i + 64]
-        difference = policy(sequences, temperature or 1.0) - reference(sequences, temperature or 1.0)
+        difference = policy(sequences, temperature) - reference(sequences, temperature)
         parts.append(difference.masked_fill(~sequences.response_mask, 0.0).sum(1))
     return torch.cat(parts)
 

@@ -75,7 +75,7 @@ class LLMJudge(Referee):
     Source: Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena" (arXiv 2306.05685), section 3.4.
 
     Args:
-        endpoint: The server; it is asked at ``/v1/chat/completions``.
+        endpoint: The server, with or without ``/v1`` at the end of its address; asked at ``/v1/chat/completions``.
         model: The server's name for the model.
         template: The question, with ``{prompt}``, ``{answer_a}`` and ``{answer_b}``, each of which becomes a text
             between two lines that hold a mark which is not in the text, and ``{mark}`` for the mark itself. The answer
@@ -138,12 +138,13 @@ class LLMJudge(Referee):
                     future.cancel()
 
     def _ask_one(self, key: str, question: dict[str, Any], kept: "Answers") -> None:
-        answer = self.endpoint.post("/v1/chat/completions", question)
+        path = self.endpoint.openai("/chat/completions")
+        answer = self.endpoint.post(path, question)
         try:
             text = answer["choices"][0]["message"]["content"] or ""
         except (KeyError, IndexError, TypeError):
             message, hint = f"no chat completion: {str(answer)[:200]}", "Is this an OpenAI-compatible server?"
-            raise DataError(message, f"{self.endpoint.url}/v1/chat/completions", hint) from None
+            raise DataError(message, self.endpoint.url + path, hint) from None
         kept.add(key, str(text), self.model, question["messages"][0]["content"])
 
 

@@ -49,7 +49,7 @@ PICTURES = (
     Picture("share of 3-grams", {"repetition": "repetition"}, "share"),
     Picture("share", {"distinct_responses": "distinct responses"}),
     Picture("share of prompts", {"improved": "better than baselines"}, level=0.5),
-    Picture("", {"reward_variance": "reward variance", "trained_reward_variance": "centred"}, "share"),
+    Picture("", {"reward_variance": "reward variance", "reward/centred_variance": "centred"}, "share"),
     Picture("nats per token", {"entropy": "entropy"}),
     Picture("share of tokens", {"clip_fraction": "clip fraction"}, "share"),
     Picture("", {"explained_variance": "explained variance"}, level=0.0),

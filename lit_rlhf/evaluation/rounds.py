@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from lit_rlhf.data.batches import stack_sequences
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.records import Message
 from lit_rlhf.data.store import Store, write_json
 from lit_rlhf.evaluation.evaluate import evaluate_pairs
 from lit_rlhf.evaluation.round_pictures import print_rounds, rounds_picture
@@ -123,8 +125,11 @@ def sample_spread(model: RewardModel, rows: list[dict[str, Any]]) -> float:
     Raises:
         DataError: If the model brings no calibration.
     """
-    prompts = [row["messages"] for row in rows for _ in row["responses"]]
-    scores = torch.tensor(model.score(prompts, [text for row in rows for text in row["responses"]]))
+    prompts = [tuple(Message(**message) for message in row["messages"]) for row in rows for _ in row["responses"]]
+    truncated = [cut for row in rows for cut in row["truncated"]]
+    responses = model.renderer.responses_ids([text for row in rows for text in row["responses"]], truncated)
+    sequences = stack_sequences(model.renderer.prompts_ids(prompts), responses, model.renderer.pad_id)
+    scores = model.score_sequences(sequences).cpu()
     parts = scores.split([len(row["responses"]) for row in rows])
     spread = torch.stack([part.std(unbiased=False) for part in parts]).mean()
     return float(spread) * unit_scale(model.calibration, model.name)

@@ -281,8 +281,12 @@ def _run(study: Study, jobs: list[Job], folder: Path, processes: int) -> Iterato
         yield from (_measure(study, job, folder) for job in jobs)
         return
     with ProcessPoolExecutor(processes, get_context("spawn"), _be_quiet) as pool:
-        for future in as_completed([pool.submit(_measure, study, job, folder) for job in jobs]):
-            yield future.result()
+        futures = [pool.submit(_measure, study, job, folder) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:  # an error is told as soon as the parts that have begun are done
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _measure(study: Study, job: Job, folder: Path) -> tuple[str, int, float]:

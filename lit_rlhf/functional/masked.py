@@ -34,15 +34,17 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return keep_real(x, mask).sum() / mask.sum().clamp(min=1)
 
 
-def masked_whiten(x: Tensor, mask: Tensor) -> Tensor:
+def masked_whiten(x: Tensor, mask: Tensor, centre: bool = True) -> Tensor:
     """Shift and scale the real entries to mean 0 and (population) standard deviation 1; padding becomes 0.
 
-    The mean is not added back. Entries that are all equal, up to rounding, become 0: dividing by their spread would
-    blow up rounding noise to unit size. So does a single entry.
+    The mean is not added back. Without ``centre`` the entries are only divided by their standard deviation. Entries
+    that are all equal, up to rounding, become 0: dividing by their spread would blow up rounding noise to unit size.
+    So does a single entry.
 
     Args:
         x: Values, any shape, usually advantages ``(B, T)``.
         mask: True at real entries, the shape of ``x``.
+        centre: Whether the mean is taken off.
 
     Returns:
         A tensor of the shape of ``x``.
@@ -56,4 +58,4 @@ def masked_whiten(x: Tensor, mask: Tensor) -> Tensor:
     variance = masked_mean(centred.square(), mask)
     rounding = (16 * torch.finfo(centred.dtype).eps) ** 2 * masked_mean(keep_real(x, mask).square(), mask)
     std = torch.where(variance > rounding, variance, torch.inf).sqrt()
-    return keep_real(centred / std, mask)
+    return keep_real((centred if centre else keep_real(x, mask)) / std, mask)

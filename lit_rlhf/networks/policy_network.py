@@ -78,7 +78,7 @@ class PolicyNetwork(nn.Module):
 
         def compute(rows: Sequences) -> Tensor:
             mask = rows.response_mask
-            if not self._has_plain_head and columns:
+            if self._behind_head is None and columns:
                 found = _stacked(columns)(self._logits(rows)[mask], rows.responses[mask])
                 states = self._states(rows)[mask] if score is not None else None
             else:
@@ -98,9 +98,10 @@ class PolicyNetwork(nn.Module):
         if not columns:
             return states.new_zeros(len(states), 0, dtype=torch.float32)
         head: Any = self.model.get_output_embeddings()
+        behind: Any = self._behind_head
 
         def compute(states: Tensor, tokens: Tensor) -> Tensor:
-            return _stacked(columns)(head(states).float(), tokens)
+            return _stacked(columns)(behind(head(states)).float(), tokens)
 
         size = max(1, self.logits_at_once // head.weight.shape[0])
         if len(states) <= size:
@@ -116,17 +117,26 @@ class PolicyNetwork(nn.Module):
 
     @cached_property
     @torch.no_grad()
-    def _has_plain_head(self) -> bool:
-        """Whether the output layer is all there is behind the body: some architectures scale or cap their logits."""
+    def _behind_head(self) -> Callable[[Tensor], Tensor] | None:
+        """What the architecture does to its logits behind the output layer: nothing, a factor or a cap.
+
+        None where that cannot be told; its own way is then taken, all at once. Two tokens show which it is.
+        """
         head = self.model.get_output_embeddings()
         if head is None:
-            return False
+            return None
         ids, training = torch.arange(2, device=head.weight.device)[None], self.model.training
         self.model.eval()
-        logits = self.model(input_ids=ids, use_cache=False).logits
-        plain = torch.allclose(head(call_body(self.model, ids)), logits, atol=1e-5, rtol=1e-4)
+        expected = self.model(input_ids=ids, use_cache=False).logits
+        logits = head(call_body(self.model, ids))
         self.model.train(training)
-        return plain
+        config = self.model.config.get_text_config()
+        ways: list[Callable[[Tensor], Tensor]] = [lambda x: x]
+        ways += [lambda x, by=by: x * by for by in [getattr(config, "logit_scale", None)] if by]
+        ways += [lambda x, by=by: x / by for by in [getattr(config, "logits_scaling", None)] if by]
+        caps = [getattr(config, "final_logit_softcapping", None)]
+        ways += [lambda x, by=by: (x / by).tanh() * by for by in caps if by]
+        return next((way for way in ways if torch.allclose(way(logits), expected, atol=1e-5, rtol=1e-4)), None)
 
     def _logits(self, sequences: Sequences) -> Tensor:
         """What predicts each response token ``(N, T, V)``, in fp32, from the model's own way to its logits."""

@@ -177,11 +177,20 @@ class AdapterScores(RewardNetwork):
         """The shared model."""
         return self._model[0]
 
-    def features(self, sequences: Sequences) -> Tensor:
-        """The state that feeds the head, under these adapters ``(N, H)``."""
+    def _features(self, sequences: Sequences) -> Tensor:
+        with self._active():
+            return super()._features(sequences)
+
+    def _values(self, sequences: Sequences, back: int = 1) -> Tensor:
+        with self._active():
+            return super()._values(sequences, back)
+
+    @contextmanager
+    def _active(self) -> Iterator[None]:
+        """These adapters for a while, then the policy's again."""
         activate(self.model.base_model, self.name)
         try:
-            return super().features(sequences)
+            yield
         finally:
             activate(self.model.base_model, "default")
 

@@ -19,10 +19,13 @@ class Advantages(ABC):
     Attributes:
         needs_critic: Whether a critic is to be trained, whose values the trajectory then holds.
         samples: Responses that are sampled per prompt.
+        centred: Whether whitening takes the mean over the rollout off, or only divides by the standard deviation:
+            where the baseline is the estimator's whole point, taking off another one would hide it.
     """
 
     needs_critic: bool = False
     samples: int = 1
+    centred: bool = False
 
     @abstractmethod
     def __call__(self, trajectory: "Trajectory", rewards: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,6 +57,7 @@ class GAE(Advantages):
     """
 
     needs_critic = True
+    centred = True
 
     def __init__(self, gamma: float = 1.0, lam: float = 0.95) -> None:
         for name, value in (("gamma", gamma), ("lam", lam)):

@@ -145,7 +145,8 @@ def trajectory_metrics(trajectory: Trajectory) -> dict[str, Tensor]:
       compared (Gao et al. 2023, arXiv 2210.10760; Bai et al. 2022, arXiv 2204.05862).
     - ``kl_max`` and ``kl_token_max``: the largest of a response and of a token.
     - ``kl_spikes``: share of responses whose KL is more than `KL_SPIKE` times the mean size of a response's.
-    - ``trained_reward`` with standard deviation and variance over the responses: after centring, before the KL penalty.
+    - ``trained_reward`` with standard deviation and variance over the responses: after all wrappers, before the KL
+      penalty.
     - ``token_reward_abs``: mean size of a token's reward.
     - ``advantage_std``: standard deviation of the tokens' advantages before whitening, which would make it 1. Without a
       critic it is that of the returns, which leaves out what is compared with.

@@ -100,6 +100,8 @@ class PPOModule(LightningModule):
         if self.lora is not None and self.settings.refresh_reference:
             hint = "Leave lora out, or refresh_reference at 0."
             raise DataError("the reference is the model below the adapters", "settings, refresh_reference", hint)
+        if self.lora is not None and self.lora.dropout:
+            raise DataError(f"is {self.lora.dropout}", "lora, dropout", "Leave it at 0: it would make the ratio noisy.")
         if not self.advantages.needs_critic and (self.critic_path is not None or self.settings.critic_warmup):
             hint = "Leave critic and settings.critic_warmup out."
             raise DataError(f"{type(self.advantages).__name__} needs no critic", "critic", hint)
@@ -125,14 +127,46 @@ class PPOModule(LightningModule):
             self.networks = ActorCritic(self.path, self.reference_path)
         for reward in filter(None, (self.reward, self.judge)):
             reward.load(self.renderer, self.networks.reference_fingerprint)
+        self._check_vocabulary(self.reference_path, "reference")
         if isinstance(self.networks, SharedTrunk):
             self.networks.share(self.reward)
         elif with_critic:
+            self._check_vocabulary(self.critic_path or self.path, "critic")
             scale = self.reward.critic_scale(self.critic_path) if self.critic_path else 1.0
             self.networks.add_critic(self.critic_path or self.path, scale)
         if self.demonstrations is not None:
             self.demonstrations.load(self.tokenizer, self.renderer)
         self.generator = seeded_generator(self.trainer.strategy.root_device, "ppo", self.seed, self.global_rank)
+
+    def _check_vocabulary(self, path: str, what: str) -> None:
+        """Reference and critic read the policy's token ids; only rewards can be asked through text."""
+        try:
+            theirs = Renderer.load(path).tokenizer.get_vocab()
+        except DataError:
+            return  # a model without a tokenizer
+        ours = self.renderer.tokenizer.get_vocab()
+        if any(theirs.get(token) != number for token, number in ours.items()):
+            hint = "Give one with the policy's tokenizer; a critic may be left out, and starts from the policy then."
+            raise DataError(f"{path} has another vocabulary than the policy", f"option {what}", hint)
+
+    def on_fit_start(self) -> None:
+        """Refuse what would train on wrong numbers.
+
+        Raises:
+            DataError: For sampling from another distribution than the one whose log-probabilities are used, for more
+                than one process, and for a precision that scales the loss.
+        """
+        s = self.sampling
+        if s.temperature == 0 or s.top_p < 1 or s.top_k:
+            hint = (
+                "Train at a temperature above 0, with top_p 1 and top_k 0: log-probabilities are those of all tokens."
+            )
+            raise DataError(f"is {s}", "sampling", hint)
+        if self.trainer.world_size > 1:
+            raise DataError("policies are optimised by one process", "option trainer.devices", "Set it to 1.")
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            hint = "Take bf16-mixed or 32-true."
+            raise DataError("scales the loss, so gradients would be clipped to nothing", "trainer.precision", hint)
 
     def configure_optimizers(self) -> Any:
         """One optimiser, two groups: policy and critic learn at their own rates."""
@@ -154,10 +188,11 @@ class PPOModule(LightningModule):
         metrics = completion_metrics(completions, self.reward.proxy, self.judge)
         metrics |= reward_diagnostics(completions, self.reward)
         self.examples = example_rows(completions, self.reward, self.judge, 4, trajectory, self.renderer)
-        metrics |= trajectory_metrics(trajectory)
-        metrics |= self.update(trajectory, policy_learns=iteration >= self.settings.critic_warmup)
+        policy_learns = iteration >= self.settings.critic_warmup
+        metrics |= trajectory_metrics(trajectory) | self.update(trajectory, policy_learns)
         metrics["kl_coefficient"] = torch.tensor(self.kl_coefficient)
-        self.kl_coefficient = self.kl.adapted(self.kl_coefficient, float(metrics["kl"]), len(completions))
+        if policy_learns:  # before, it has no KL to be steered by
+            self.kl_coefficient = self.kl.adapted(self.kl_coefficient, float(metrics["kl"]), len(completions))
         if self.settings.refresh_reference and (iteration + 1) % self.settings.refresh_reference == 0:
             self.networks.refresh_reference()
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
@@ -300,7 +335,9 @@ class PPOModule(LightningModule):
         return name not in frozen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the same random numbers; refuse another reward or reference."""
+        """Go on with the same random numbers; refuse another reward or reference, except for measuring."""
+        if self.trainer.state.fn != "fit":
+            return
         saved = checkpoint["ppo"]
         for what, mine in self._identity().items():
             if saved[what] != mine:

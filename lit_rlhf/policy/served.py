@@ -67,8 +67,7 @@ class ServedSampler(Sampler):
         super().__init__()
         self.endpoint, self.model, self.extra, self.check = endpoint, model, extra or {}, check
         self.prompt: Literal["ids", "text", "chat"] = prompt
-        version = "" if endpoint.url.endswith("/v1") else "/v1"
-        self.path = version + ("/chat/completions" if prompt == "chat" else "/completions")
+        self.path = endpoint.openai("/chat/completions" if prompt == "chat" else "/completions")
         # Ids and text are the same tokens; a chat template is the server's own.
         self.key = {
             "engine": f"served {model}{' chat' if prompt == 'chat' else ''}",

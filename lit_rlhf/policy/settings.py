@@ -16,7 +16,7 @@ class PPOSettings:
         value_clip: Of the critic's move, in units of value.
         value_coefficient: Weight of the critic's loss; it matters where policy and critic share a trunk.
         entropy_bonus: Weight of the mean entropy per token, in nats, which is taken off the loss.
-        whiten: Whether advantages get mean 0 and standard deviation 1 over the rollout.
+        whiten: Whether advantages get standard deviation 1 over the rollout, and with `GAE` mean 0.
         max_grad_norm: Gradient clipping, of policy and critic separately; 0 turns it off.
         critic_warmup: Iterations at the start in which the critic alone learns.
         refresh_reference: Iterations after which the reference becomes the policy; 0 keeps it.
@@ -38,6 +38,12 @@ class PPOSettings:
         for name in ("epochs", "minibatch_size"):
             if getattr(self, name) < 1:
                 raise DataError(f"is {getattr(self, name)}", f"settings, {name}", "Give 1 or more.")
-        for name in ("value_coefficient", "max_grad_norm", "critic_warmup", "refresh_reference"):
+        for name in ("value_coefficient", "entropy_bonus", "max_grad_norm", "critic_warmup", "refresh_reference"):
             if getattr(self, name) < 0:
                 raise DataError(f"is {getattr(self, name)}", f"settings, {name}", "Give 0 or more.")
+        if not 0 < self.clip < 1:
+            raise DataError(f"is {self.clip}", "settings, clip", "Give a number above 0 and below 1.")
+        if not self.value_clip > 0:
+            raise DataError(
+                f"is {self.value_clip}", "settings, value_clip", "Give a number above 0; .inf turns it off."
+            )

@@ -61,12 +61,12 @@ class Trajectory(Batch):
             estimator: From rewards to advantages and returns.
             penalty: What kind of KL penalty there is, and whether it is part of the reward.
             coefficient: β, as it is now.
-            whiten: Whether advantages get mean 0 and standard deviation 1.
+            whiten: Whether advantages get standard deviation 1, and mean 0 if the estimator says so.
         """
         rewards = self.rewards
         if penalty.place == "reward" and coefficient:
             estimate = kl_estimate(self.logprobs, self.reference_logprobs, penalty.kind)
             rewards = rewards - coefficient * estimate.masked_fill(~self.mask, 0.0)
         advantages, self.returns = estimator(self, rewards)
-        self.advantages = masked_whiten(advantages, self.mask) if whiten else advantages
+        self.advantages = masked_whiten(advantages, self.mask, estimator.centred) if whiten else advantages
         return self

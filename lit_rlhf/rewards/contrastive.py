@@ -36,7 +36,8 @@ class ContrastiveReward(RewardWrapper):
         dynamic_scaling: Decay of both averages per batch, from 0 to 1, such as 0.99; None turns the scaling off.
 
     Raises:
-        DataError: If ``k`` is below 1, the decay is not from 0 to 1, or the inner reward follows a running scale.
+        DataError: If ``k`` is below 1, quantile or decay is not from 0 to 1, or the inner reward follows a running
+            scale.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class ContrastiveReward(RewardWrapper):
         super().__init__(inner)
         if k is not None and k < 1:
             raise DataError(f"is {k}", "ContrastiveReward, k", "Give 1 or more, or leave it out to use all baselines.")
+        if not 0 <= quantile <= 1:
+            raise DataError(f"is {quantile}", "ContrastiveReward, quantile", "Give a number from 0 to 1.")
         if any(isinstance(part, RunningMeans) for part in inner.modules()):
             hint = "Centre first, then scale: put the ContrastiveReward inside."
             raise DataError(
@@ -111,15 +114,19 @@ class ContrastiveReward(RewardWrapper):
         return self.baselines(completions).mean(1) if self.inner.proxy is self.inner else None
 
     def figures(self, completions: Completions) -> dict[str, Tensor]:
-        """``dynamic_scale``, where there is one."""
-        if self.sizes is None:
-            return {}
-        return {"dynamic_scale": torch.tensor(self.factor, device=completions.sequences.ids.device)}
+        """``centred_variance`` over the responses, before any scaling, and ``dynamic_scale``, where there is one."""
+        found = {"centred_variance": self._centred(self.inner(completions).sum(1), completions).var(unbiased=False)}
+        if self.sizes is not None:
+            found["dynamic_scale"] = torch.tensor(self.factor, device=completions.sequences.ids.device)
+        return found
+
+    def _centred(self, total: Tensor, completions: Completions) -> Tensor:
+        return contrastive_reward(total, self.baselines(completions), self.reduce, self.quantile)  # (N,)
 
     def change(self, rewards: Tensor, completions: Completions) -> Tensor:
         """Take the baseline off on the last token, then scale."""
         total = rewards.sum(1)  # (N,)
-        centred = contrastive_reward(total, self.baselines(completions), self.reduce, self.quantile)
+        centred = self._centred(total, completions)
         changed = rewards + on_last_token(centred - total, completions)
         if self.sizes is None:
             return changed

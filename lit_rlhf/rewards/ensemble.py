@@ -68,7 +68,12 @@ class EnsembleReward(Reward):
         return max(member.critic_scale(path) for member in self.members)
 
     def baseline_mean(self, completions: Completions) -> Tensor | None:
-        """Mean of the members' baseline means ``(N,)``; None unless every member has baselines."""
+        """Mean of the members' baseline means ``(N,)``; None unless every member has baselines, and the mean counts.
+
+        What the worst member, or the lower bound, says of the baselines is not known from their means.
+        """
+        if self.reduce != "mean":
+            return None
         means = [member.baseline_mean(completions) for member in self.members]
         known = [mean for mean in means if mean is not None]
         return torch.stack(known).mean(0) if len(known) == len(means) else None

@@ -25,7 +25,8 @@ class RemoteReward(SequenceReward):
     allows: each attempt bounded in time, repeated while the server is busy, and an error in the end, never a zero.
 
     Args:
-        endpoint: The server. A run waits for each answer at most its ``timeout`` times one more than its ``retries``.
+        endpoint: The server. How long a run waits for an answer at most follows from its ``timeout``, ``retries`` and
+            ``wait``.
         name: What the server computes, such as a model and its version. It stands for the address in the fingerprint,
             so that the server may move; give another one whenever the scores change. None names the address.
         path: Put behind the address.

@@ -1,4 +1,6 @@
+import contextlib
 import copy
+import socket
 import threading
 import time
 
@@ -88,3 +90,32 @@ def test_what_cannot_work_is_refused_at_once(options, message):
     with pytest.raises(DataError, match=message) as caught:
         Endpoint(**options)
     assert "sk-123" not in str(caught.value)
+
+
+def test_a_server_that_answers_in_bits_for_ever_is_given_up():
+    def trickle(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            for _ in range(1000):
+                connection.sendall(b" ")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=trickle, args=(listening.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        start = time.perf_counter()
+        with pytest.raises(DataError, match=r"2 attempts.*not complete after 0.3 s"):
+            Endpoint(f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=0.3, retries=1, wait=0.0).post("/x", {})
+        assert time.perf_counter() - start < 3.0
+
+
+def test_paths_of_the_openai_interface_hold_v1_once():
+    for url in ("http://x", "http://x/v1", "http://x/v1/"):
+        asked = Endpoint(url)
+        assert asked.url + asked.openai("/completions") == "http://x/v1/completions"

@@ -27,7 +27,7 @@ def pairs() -> PreferenceDataModule:
 @pytest.fixture(scope="module")
 def rows() -> list[dict]:
     return [
-        {"messages": [{"role": "user", "content": prompt}], "responses": answers}
+        {"messages": [{"role": "user", "content": prompt}], "responses": answers, "truncated": [False] * 3}
         for prompt, answers in zip(PROMPTS, ANSWERS, strict=True)
     ]
 
@@ -80,7 +80,7 @@ def test_the_spread_is_that_of_each_prompts_scores_in_units_of_the_model(models,
 def test_the_spread_of_prompts_with_different_numbers_of_responses(models, rows):
     model = RewardModel.load(models[0])
     parts = [sample_spread(model, [row]) for row in rows]
-    fewer = [rows[0], {**rows[1], "responses": ["A city is big."]}, rows[2]]
+    fewer = [rows[0], {**rows[1], "responses": ["A city is big."], "truncated": [False]}, rows[2]]
     assert sample_spread(model, fewer) == pytest.approx((parts[0] + 0 + parts[2]) / 3, abs=1e-5)
 
 

@@ -16,7 +16,7 @@ SIGNATURES = {
     "kl_estimate": "logprobs, ref_logprobs, kind='k1'",
     "leave_one_out": "rewards, samples",
     "masked_mean": "x, mask",
-    "masked_whiten": "x, mask",
+    "masked_whiten": "x, mask, centre=True",
     "ngram_repetition": "ids, mask, n=3",
     "ppo_policy_loss": "logprobs, old_logprobs, advantages, mask, clip=0.2",
     "ppo_value_loss": "values, old_values, returns, mask, clip=0.2",

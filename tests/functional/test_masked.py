@@ -37,6 +37,14 @@ def test_whitened_entries_have_mean_zero_and_std_one_whatever_shift_and_scale():
         assert white.std(unbiased=False).item() == pytest.approx(1, abs=1e-5)
 
 
+def test_whitening_without_centring_keeps_the_mean_in_units_of_the_spread():
+    x, mask = ragged(8, 50, 0)
+    scaled = masked_whiten(x, mask, centre=False)
+    real = x[mask]
+    torch.testing.assert_close(scaled[mask], real / real.std(unbiased=False))
+    assert (scaled[~mask] == 0).all()
+
+
 def test_spread_of_the_size_of_rounding_is_not_blown_up():
     x = torch.tensor([[0.1 + 0.2, 0.3, 0.3, 0.3]], dtype=torch.float64)
     assert x.unique().numel() == 2

@@ -129,12 +129,16 @@ def test_the_entropy_is_that_of_the_tempered_distribution(any_model):
             torch.testing.assert_close(entropy[row, : len(response)], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_architectures_that_cap_their_logits_keep_their_own_way_to_them():
+@pytest.mark.parametrize("known", [True, False])
+def test_architectures_that_cap_their_logits_go_on_doing_so(known, monkeypatch):
     config = Gemma2Config(vocab_size=WORDS, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
                           num_attention_heads=2, num_key_value_heads=1, head_dim=8, final_logit_softcapping=0.01,
                           max_position_embeddings=64)  # fmt: skip
     network = PolicyNetwork(Gemma2ForCausalLM(config).eval())
-    assert not network._has_plain_head
+    assert network._behind_head is not None
+    assert network._behind_head(torch.tensor(5.0)).item() == pytest.approx(0.01)
+    if not known:  # then its own way is taken
+        monkeypatch.setitem(vars(network), "_behind_head", None)
     prompts, responses = random_rows()
     batch = stack_sequences(prompts, responses, 0)
     with torch.no_grad():

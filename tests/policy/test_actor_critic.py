@@ -117,6 +117,9 @@ def test_a_reward_model_of_adapters_moves_onto_the_trunk_and_scores_as_before(
     expected = alone.model.score_sequences(rows)
     assert expected.std() > 1e-3
     torch.testing.assert_close(member.model.score_sequences(rows), expected, atol=1e-5, rtol=1e-4)
+    mask = rows.response_mask
+    token_scores = member.model.network.token_scores(rows)[mask]
+    torch.testing.assert_close(token_scores, alone.model.network.token_scores(rows)[mask], atol=1e-5, rtol=1e-4)
     assert torch.equal(trunk.logprobs(rows, 1.0), before)  # the policy's own adapters are back
     assert torch.equal(trunk.reference_logprobs(rows, 1.0), PolicyNetwork(tiny_model)(rows))
     assert sum(p.numel() for p in shared.parameters()) == member.model.network.head.weight.numel()

@@ -62,6 +62,19 @@ def test_the_moving_baseline_is_the_average_of_earlier_rollouts_and_goes_on_wher
         assert each.average == pytest.approx(float(0.75 * totals.mean() + 0.25 * 2 * totals.mean()))
 
 
+def test_whitening_leaves_to_each_estimator_its_own_baseline(trajectory):
+    penalty, totals = KLPenalty(), trajectory.rewards.sum(1)
+    trajectory.with_advantages(NoBaseline(), penalty, 0.0, whiten=True)
+    none = trajectory.advantages[:, 0].clone()
+    torch.testing.assert_close(none / none[0], totals / totals[0])  # only divided
+    moving = MovingBaseline(0.5)
+    moving.load_state_dict({"average": 3.0})
+    trajectory.with_advantages(moving, penalty, 0.0, whiten=True)
+    assert not torch.allclose(trajectory.advantages[:, 0], none)
+    first = trajectory.advantages[:, 0]
+    torch.testing.assert_close(first / first[0], (totals - 3) / (totals[0] - 3))
+
+
 def test_no_baseline_is_the_reward_itself(trajectory):
     advantages, returns = NoBaseline()(trajectory, trajectory.rewards)
     assert torch.equal(advantages, returns)
@@ -74,3 +87,24 @@ def test_no_baseline_is_the_reward_itself(trajectory):
 def test_numbers_out_of_range_are_refused(make):
     with pytest.raises(DataError, match="advantages"):
         make()
+
+
+def test_with_exact_advantages_an_offset_of_the_prompt_changes_nothing_once_the_policy_has_converged():
+    """The optimum of the KL-regularised objective is π_ref exp(r/β)/Z, whatever b(x) is added to r or taken off it."""
+    generator = torch.Generator().manual_seed(0)
+    prompts, answers, beta = 5, 7, 0.5
+    reward = torch.randn(prompts, answers, generator=generator, dtype=torch.float64)
+    reference = torch.randn(prompts, answers, generator=generator, dtype=torch.float64).log_softmax(1)
+    offset = 10 * torch.randn(prompts, 1, generator=generator, dtype=torch.float64)
+    found = []
+    for shifted in (reward, reward + offset, reward - (reference.exp() * reward).sum(1, keepdim=True)):
+        logits = reference.clone()
+        for _ in range(200):
+            logprobs = logits.log_softmax(1)
+            total = shifted - beta * (logprobs - reference)
+            advantages = total - (logprobs.exp() * total).sum(1, keepdim=True)  # exact
+            logits = logits + 0.5 * advantages  # the exact natural gradient of a softmax policy
+        found.append(logits.log_softmax(1))
+    expected = (reference + reward / beta).log_softmax(1)
+    for policy in found:
+        torch.testing.assert_close(policy, expected, atol=1e-4, rtol=0)

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.networks.backbone import export
+from lit_rlhf.networks.adapters import LoRA, merged, save_adapters
+from lit_rlhf.networks.backbone import export, fingerprint
+from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.world import tokenizer
 
 SCRIPT = """
@@ -18,16 +21,16 @@ from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.policy import PPOModule, PPOSettings
-from lit_rlhf.rewards import GoldReward
+from lit_rlhf.rewards import ScalarReward
 from lit_rlhf.world import WorldPrompts
 
-model, trunk = sys.argv[1], sys.argv[2] == "trunk"
+model, reward, trunk = sys.argv[1], sys.argv[2], sys.argv[3] == "trunk"
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 import torch._dynamo  # what optimisers import late is no memory of theirs
 before = peak()
 data = PreferenceDataModule(WorldPrompts(8), tokenizer=model, val_fraction=0.0, batch_size=8, max_length=80)
-module = PPOModule(model, GoldReward(), lora=LoRA(r=4) if trunk else None, sampling=Sampling(max_new_tokens=8),
-                   settings=PPOSettings(minibatch_size=4))
+module = PPOModule(model, ScalarReward(reward, scale=1.0), lora=LoRA(r=4) if trunk else None,
+                   sampling=Sampling(max_new_tokens=8), settings=PPOSettings(minibatch_size=4))
 Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, max_steps=2, use_distributed_sampler=False).fit(module, datamodule=data)
 size = sum(parameter.numel() for parameter in module.networks.policy.parameters()) / 2**18
@@ -41,14 +44,24 @@ def test_one_trunk_needs_a_fraction_of_the_memory_of_separate_networks(tmp_path)
         vocab_size=len(tokenizer()), hidden_size=512, intermediate_size=1536, num_hidden_layers=8,
         num_attention_heads=8, max_position_embeddings=128,
     )  # fmt: skip
-    model = str(export(LlamaForCausalLM(config), Renderer(tokenizer()), tmp_path / "model"))
+    renderer = Renderer(tokenizer())
+    model = str(export(LlamaForCausalLM(config), renderer, tmp_path / "model"))
+    network, lora = RewardNetwork(model), LoRA(r=4)
+    base = fingerprint(network.model.base_model, skip="pooler.")
+    lora.add(network.model)
+
+    def also(folder: Path) -> None:
+        save_adapters(network.model.base_model, network.head, lora, base, folder / "adapters")
+
+    reward = str(export(merged(network.model), renderer, tmp_path / "reward", also))
     found = {}
     for kind in ("separate", "trunk"):
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", SCRIPT, model, kind], capture_output=True, text=True, check=True
-        )
+            [sys.executable, "-W", "ignore", "-c", SCRIPT, model, reward, kind],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
         found[kind] = json.loads(done.stdout.splitlines()[-1])
-    # Weights of three networks, two gradients and four moments make 9 times the size of one. A system may have dropped
+    # Weights of four networks, two gradients and four moments make 10 times the size of one. A system may have dropped
     # pages of weights that stand unchanged in the model's file, so less is seen at times.
     assert found["separate"]["peak"] > 5 * found["separate"]["size"]
     assert found["trunk"]["peak"] < 0.5 * found["separate"]["peak"], found

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -174,6 +175,9 @@ def test_demonstrations_are_drawn_with_the_runs_own_numbers_and_pull_the_policy(
         (LORA | {"settings": {"refresh_reference": 1}}, "refresh_reference"),
         ({"advantages": {"class_path": "LeaveOneOut"}}, "needs no critic"),
         ({"settings": {"epochs": 0}}, "epochs"),
+        ({"settings": {"clip": 1.5}}, "clip"),
+        ({"settings": {"entropy_bonus": -0.1}}, "entropy_bonus"),
+        ({"lora": {"r": 2, "dropout": 0.1}, "critic": None}, "dropout"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(lit, ppo_options, tmp_path, options, message):
@@ -205,3 +209,43 @@ def test_lightnings_own_callback_averages_the_weights_and_resumes(lit, ppo_optio
     for name, value in weights(whole).items():
         assert torch.equal(value, resumed.networks.state_dict()[name]), name
     assert any(not torch.equal(value, plain.networks.state_dict()[name]) for name, value in weights(whole).items())
+
+
+@pytest.mark.parametrize(
+    "sampling", [{"temperature": 0.0}, {"top_p": 0.9}, {"top_k": 5}], ids=["temperature", "top_p", "top_k"]
+)
+def test_training_on_another_distribution_than_the_sampled_one_is_refused_but_measuring_is_not(
+    lit, ppo_options, tmp_path, sampling
+):
+    options = ppo_options(1, sampling={"max_new_tokens": 8} | sampling)
+    with pytest.raises(DataError, match=r"sampling.*(?s:.)*log-probabilities are those of all tokens"):
+        lit("fit", tmp_path, copy.deepcopy(options))
+    if "temperature" not in sampling:
+        lit("validate", tmp_path, options)
+
+
+def test_the_penalty_does_not_adapt_before_the_policy_learns(lit, ppo_options, tmp_path):
+    kl = {"coefficient": 0.1, "target": 6.0, "horizon": 6}
+    lit("fit", tmp_path, ppo_options(4, kl=kl, settings=SETTINGS | {"critic_warmup": 3}))
+    assert [row["train/kl_coefficient"] for row in lines(tmp_path)] == pytest.approx([0.1] * 4)
+
+
+def test_a_policy_may_be_measured_by_another_reward_than_it_was_trained_for(lit, ppo_options, taste, tmp_path):
+    lit("fit", tmp_path, ppo_options(1))
+    other = {"class_path": "lit_rlhf.rewards.PythonReward", "init_args": {"function": f"{taste}.shortness"}}
+    checkpoint = str(tmp_path / "checkpoints" / "last.ckpt")
+    lit("validate", tmp_path / "b", ppo_options(1, reward=other), "--ckpt_path", checkpoint)
+    with pytest.raises(DataError, match="reward"):
+        lit("fit", tmp_path / "c", ppo_options(2, reward=other), "--ckpt_path", checkpoint)
+
+
+def test_a_critic_with_another_vocabulary_is_refused(lit, ppo_options, tiny_reward_model, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_reward_model, other)
+    content = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    one, another = list(vocabulary)[40:42]
+    vocabulary[one], vocabulary[another] = vocabulary[another], vocabulary[one]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"option critic: .*other has another vocabulary"):
+        lit("fit", tmp_path / "run", ppo_options(1, critic=str(other)))

@@ -181,10 +181,9 @@ class Lab:
     def sample(self, policy: str, name: str, prompts: int, split: str, k: int = 5) -> str:
         """Sample k responses per prompt into a store; returns its folder."""
         store = str(self.folder / name)
-        if not Store(store).is_finished:
-            sampling = Sampling(max_new_tokens=NEW_TOKENS, temperature=1.0)
-            module = BaselineModule(policy, None, store, k=k, sampling=sampling, seed=self.seed)
-            Trainer(**QUIET).predict(module, datamodule=self.prompts(prompts, 64, split))
+        sampling = Sampling(max_new_tokens=NEW_TOKENS, temperature=1.0)
+        module = BaselineModule(policy, None, store, k=k, sampling=sampling, seed=self.seed)
+        Trainer(**QUIET).predict(module, datamodule=self.prompts(prompts, 64, split))
         return store
 
     def baselines(self, reward: Reward, name: str, prompts: int, k: int = 5) -> str:
@@ -243,6 +242,7 @@ class Lab:
             start: Directory that the policy starts from; None takes the SFT policy's.
         """
         iterated = _Iterations()
+        seed_everything(1000 * self.seed + 600, verbose=False)  # of a fresh head
         module = PPOModule(
             start or self.policy,
             reward,

@@ -1,8 +1,8 @@
 """A reward that is off by an amount which depends on the prompt alone: what contrastive rewards cancel."""
 
 import hashlib
-import math
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,24 +18,27 @@ Kind = Literal["words", "prompt", "family", "constant"]
 
 
 class PromptOffset(RewardWrapper):
-    """Adds b(x), about normally distributed over prompts with mean 0; the best answer to a prompt stays the best.
+    """Adds b(x), with mean 0 and a given standard deviation over the prompts; the best answer stays the best.
 
     Args:
         inner: The reward.
         kind: What b is a function of: the prompt's ``words``, each of which adds its share; the whole ``prompt``, as
             good as random; its ``family``; or nothing (``constant``: b is the size itself).
-        size: Standard deviation over prompts, or the constant.
+        size: Standard deviation over the prompts, or the constant.
+        records: The prompts.
         seed: Which function it is.
     """
 
-    def __init__(self, inner: Reward, kind: Kind, size: float, seed: int = 0) -> None:
+    def __init__(self, inner: Reward, kind: Kind, size: float, records: Sequence[Record] = (), seed: int = 0) -> None:
         super().__init__(inner)
         self.kind: Kind = kind
         self.size, self.seed = size, seed
+        raw = np.array([self._raw(record) for record in records]) if records else np.array([-1.0, 1.0])
+        self.mean, self.std = float(raw.mean()), float(raw.std())
 
     def describe(self) -> str:
-        """Kind, size and seed."""
-        return f"offset by {self.kind} of {self.size:.6g}, seed {self.seed}"
+        """Kind, size, seed, and what it is measured by."""
+        return f"offset by {self.kind} of {self.size:.6g}, seed {self.seed}, from {self.mean:.6g} by {self.std:.6g}"
 
     @property
     def proxy(self) -> Reward:
@@ -49,13 +52,13 @@ class PromptOffset(RewardWrapper):
 
     def offset(self, record: Record) -> float:
         """b of a prompt."""
+        return self.size if self.kind == "constant" else self.size * (self._raw(record) - self.mean) / self.std
+
+    def _raw(self, record: Record) -> float:
         text = record.prompt[-1].content
-        if self.kind == "constant":
-            return self.size
         if self.kind == "words":
-            words = sorted(set(re.findall(r"\w+", text.lower())))
-            return self.size * sum(map(self._normal, words)) / math.sqrt(len(words))
-        return self.size * self._normal(text if self.kind == "prompt" else str(record.meta["family"]))
+            return sum(map(self._normal, sorted(set(re.findall(r"\w+", text.lower())))))
+        return self._normal(text if self.kind == "prompt" else str(record.meta.get("family")))
 
     def _normal(self, text: str) -> float:
         """A standard normal number that is a function of the text."""

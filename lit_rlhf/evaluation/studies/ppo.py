@@ -50,7 +50,8 @@ class PPOStudy(Study):
             case "start":
                 return {"start": self._start(seed, folder)}
             case "flips":
-                return {"flips": ppo_parts.flips(folder, seed, FLIP_RATES, SHARED_RATE, sizes)}
+                found, accuracy = ppo_parts.flips(folder, seed, FLIP_RATES, SHARED_RATE, sizes)
+                return {"flips": found, "accuracy": accuracy}
             case "regimes":
                 return {"regimes": ppo_parts.regimes(folder, seed, SHARED_RATE, sizes)}
             case "rounds":

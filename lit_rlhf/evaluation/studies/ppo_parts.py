@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import Store
 from lit_rlhf.evaluation.studies.answers import figures
 from lit_rlhf.evaluation.studies.lab import Lab
@@ -57,6 +58,11 @@ class Sizes:
     judged: int = 300
     samples: int = 256
     kl_coefficient: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse what the claims cannot be computed from."""
+        if self.rounds < 2 or self.iterations < 1:
+            raise DataError("rounds must be at least 2, iterations at least 1", "study, sizes")
 
 
 class Arms:
@@ -128,27 +134,32 @@ def contrastive(model: str, store: str, k: int | None = 5) -> Reward:
     return ContrastiveReward(ScalarReward(model), store, k=k)
 
 
-def flips(folder: Path, seed: int, rates: list[float], shared_rate: float, sizes: Sizes) -> Found:
-    """PPO and contrastive PPO under several flip rates of the annotator."""
+def flips(folder: Path, seed: int, rates: list[float], shared_rate: float, sizes: Sizes) -> tuple[Found, Found]:
+    """PPO and contrastive PPO under several flip rates of the annotator; and how good each reward model is."""
     found: Found = {}
+    accuracy: Found = {}
     for rate in rates:
         arms = Arms(folder, seed, f"flips-{rate:g}", rate, sizes)
         model, store = str(arms.shared / "reward"), str(arms.shared / "baselines")
         if rate != shared_rate:
             model = arms.reward_model()
+            accuracy[f"{rate:g}"] = arms.accuracy
             store = arms.lab.rescored(store, ScalarReward(model), "baselines")
         arms.run("ppo", ScalarReward(model), model)
         arms.run("contrastive", contrastive(model, store), model)
         found[f"{rate:g}"] = arms.judged()
-    return found
+    return found, accuracy
 
 
 def regimes(folder: Path, seed: int, flip_rate: float, sizes: Sizes) -> Found:
     """Offsets of the prompt, critics, numbers of baselines, estimators without critic: all from one reward model."""
     arms = Arms(folder, seed, "regimes", flip_rate, sizes)
     model, store = str(arms.shared / "reward"), str(arms.shared / "baselines")
+    data = arms.lab.prompts(sizes.prompts, 64)
+    data.load("prompts")
+    records = [row.record for row in data.train_rows]
     for name, (kind, size) in OFFSETS.items():
-        arms.run(f"offset_{name}", PromptOffset(ScalarReward(model), kind, size, seed), model)
+        arms.run(f"offset_{name}", PromptOffset(ScalarReward(model), kind, size, records, seed), model)
     arms.run("scratch", ScalarReward(model), None)
     arms.run("contrastive_scratch", contrastive(model, store), None)
     mean = float(np.mean([row["scores"] for row in Store(store).rows()]))
@@ -156,6 +167,8 @@ def regimes(folder: Path, seed: int, flip_rate: float, sizes: Sizes) -> Found:
     for k in (1, 3, 10):
         arms.run(f"contrastive_k{k}", contrastive(model, store, k), model)
     arms.run("rloo", ScalarReward(model), None, LeaveOneOut(4))
+    as_many = round(sizes.iterations + 5 * sizes.prompts / 64)  # iterations that generate the five baselines, too
+    arms.run("rloo_longer", ScalarReward(model), None, LeaveOneOut(4), iterations=as_many)
     arms.run("contrastive_reinforce", contrastive(model, store), None, NoBaseline())
     return arms.judged()
 
@@ -195,5 +208,5 @@ def _meta_reward_model(arms: Arms, policy: str, number: int, inner_lr: float) ->
     module = MetaRewardModule(
         lab.policy, samples, lab.optimizer, inner_lr=inner_lr, inner_step="relative", seed=lab.seed
     )
-    lab.fit(module, lab.everything(16), 500)
+    lab.fit(module, lab.everything(32), 500)  # the first reward model's pairs, order and steps
     return lab.export(module, f"reward_{number}")

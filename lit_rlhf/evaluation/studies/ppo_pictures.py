@@ -1,12 +1,14 @@
 """The pictures of the study of policy optimisation."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lit_rlhf.evaluation.pictures import COLOURS, pyplot
-from lit_rlhf.evaluation.studies.ppo_claims import FLIPS, flip, regime, smoothed
+from lit_rlhf.evaluation.statistics import student_interval
+from lit_rlhf.evaluation.studies.ppo_claims import FLIPS, Arm, Measure, equal_kl, flip, regime, smoothed
 from lit_rlhf.evaluation.studies.reward_pictures import bar
 from lit_rlhf.evaluation.study import Measurement, verdict_picture
 
@@ -23,11 +25,13 @@ GAINS = {
     "k = 3": (regime("contrastive_k3"), regime("ppo")),
     "k = 10": (regime("contrastive_k10"), regime("ppo")),
     "against RLOO": (regime("contrastive"), regime("rloo")),
+    "against longer RLOO": (regime("contrastive"), regime("rloo_longer")),
 }
 
 
 def draw(measurements: list[Measurement], summary: dict[str, Any], folder: Path) -> None:
-    """Write ``ppo.png`` and ``verdicts.png``."""
+    """Write ``ppo.png``, ``verdicts.png``, and the map of regimes in figures, ``map.md``."""
+    (folder / "map.md").write_text(map_table(measurements), "utf-8")
     plt = pyplot()
     figure = plt.figure(figsize=(15, 10), constrained_layout=True)
     grid = figure.add_gridspec(2, 3)
@@ -38,6 +42,45 @@ def draw(measurements: list[Measurement], summary: dict[str, Any], folder: Path)
     figure.savefig(folder / "ppo.png", dpi=110)
     plt.close(figure)
     verdict_picture(summary, folder / "verdicts.png")
+
+
+def map_table(measurements: list[Measurement]) -> str:
+    """The map of regimes: what centring changes in each, with its interval over seeds."""
+
+    def gold(one: Arm, other: Arm) -> Measure:
+        return lambda m: one(m)["seen"]["gold"] - other(m)["seen"]["gold"]
+
+    def wins(one: Arm, other: Arm) -> Measure:
+        return lambda m: one(m)["seen"]["wins"]["sft"] - other(m)["seen"]["wins"]["sft"]
+
+    def course(what: str) -> Callable[[Arm, Arm], Measure]:
+        return lambda one, other: lambda m: _difference(one(m)[f"mean_{what}"], other(m)[f"mean_{what}"])
+
+    columns: dict[str, Callable[[Arm, Arm], Measure]] = {
+        "gold at the end": gold,
+        "gold over the training": course("gold_reward"),
+        "gold at equal KL": equal_kl,
+        "win rate against SFT": wins,
+        "variance of the reward": course("trained_reward_variance"),
+        "explained variance": course("explained_variance"),
+    }
+    lines = [f"| regime | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, arms in GAINS.items():
+        cells = [_cell(np.array([measure(*arms)(m) for m in measurements])) for measure in columns.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    head = "# Contrastive minus plain PPO, regime by regime\n\nMean over seeds [95 % interval over seeds].\n\n"
+    return head + "\n".join(lines) + "\n"
+
+
+def _difference(one: float | None, other: float | None) -> float:
+    return float("nan") if one is None or other is None else one - other
+
+
+def _cell(values: np.ndarray) -> str:
+    if np.isnan(values).any():
+        return "–"
+    low, high = student_interval(values)
+    return f"{values.mean():+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
 
 
 def _map(axis: Any, measurements: list[Measurement]) -> None:

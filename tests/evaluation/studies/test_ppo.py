@@ -31,26 +31,28 @@ def test_running_means_are_those_of_a_loop_and_short_courses_have_one():
     assert smoothed([1.0, 3.0]).tolist() == [2.0]
 
 
+RECORDS = list(WorldPrompts(400, seed=5).records())
+
+
 @pytest.mark.parametrize(("kind", "size"), OFFSETS.values())
-def test_offsets_depend_on_the_prompt_alone_and_have_the_size_that_they_say(kind, size):
-    records = list(WorldPrompts(3000, seed=5).records())
-    spreads = []
-    for seed in range(8):
-        offset = PromptOffset(GoldReward(), kind, size, seed)
-        values = [offset.offset(record) for record in records[:: 1 if kind == "prompt" else 10]]
-        spreads.append(np.mean(np.square(values)) ** 0.5)
-        assert offset.offset(records[0]) == PromptOffset(GoldReward(), kind, size, seed).offset(records[0])
-    assert np.mean(np.square(spreads)) ** 0.5 == pytest.approx(size, rel=0.6 if kind == "family" else 0.35)
+@pytest.mark.parametrize("seed", range(3))
+def test_offsets_depend_on_the_prompt_alone_with_mean_zero_and_the_size_that_they_say(kind, size, seed):
+    offset = PromptOffset(GoldReward(), kind, size, RECORDS, seed)
+    values = np.array([offset.offset(record) for record in RECORDS])
+    assert values.mean() == pytest.approx(0.0, abs=1e-9)
+    assert values.std() == pytest.approx(size)
+    assert [offset.offset(record) for record in RECORDS[:9]] == values[:9].tolist()
+    other = PromptOffset(GoldReward(), kind, size, RECORDS, seed + 1)
+    assert other.offset(RECORDS[0]) != values[0]
 
 
 def test_the_same_words_in_another_order_have_the_same_offset():
     one, other = (Record((Message("user", text),)) for text in ("Now tell me, Sam.", "tell Sam me NOW"))
-    by_words = PromptOffset(GoldReward(), "words", 1.0)
-    by_prompt = PromptOffset(GoldReward(), "prompt", 1.0)
+    by_words = PromptOffset(GoldReward(), "words", 1.0, RECORDS)
+    by_prompt = PromptOffset(GoldReward(), "prompt", 1.0, RECORDS)
     assert by_words.offset(one) == pytest.approx(by_words.offset(other))
     assert by_prompt.offset(one) != by_prompt.offset(other)
-    assert PromptOffset(GoldReward(), "words", 2.0).offset(one) == pytest.approx(2 * by_words.offset(one))
-    assert PromptOffset(GoldReward(), "words", 1.0, seed=1).offset(one) != by_words.offset(one)
+    assert PromptOffset(GoldReward(), "constant", 1.5).offset(one) == 1.5
 
 
 @pytest.mark.slow
@@ -69,3 +71,4 @@ def test_every_arm_is_trained_and_every_claim_has_its_figure(tmp_path):
     assert rounds["meta_1"] == rounds["kept_1"]
     assert rounds["meta_2"] != rounds["kept_2"]
     assert all((tmp_path / name).stat().st_size > 20_000 for name in ("ppo.png", "verdicts.png"))
+    assert "| fresh critic |" in (tmp_path / "map.md").read_text()
