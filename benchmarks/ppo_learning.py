@@ -1,10 +1,10 @@
 """Does PPO here learn as fast as TRL's last PPO (1.12.0)? Gold reward after equal samples, same models and prompts.
 
-Needs the extra ``bench``, which brings that version. Both start from one SFT policy and one reward model of the embedded
-world, whose scores have a standard deviation of 1; both see 64 prompts an iteration, sample at temperature 1, and have
-the same learning rates, KL coefficient, clipping, minibatches and number of passes. What differs is each library's own:
-here gradients are clipped; there they are not, the critic's loss weighs .1, and the score stands one token behind the
-end. Every few iterations the policy answers the same unseen prompts, outside the measured time.
+Needs the extra ``bench``, which brings that version. Both start from one SFT policy and one reward model of the
+embedded world, whose scores have a standard deviation of 1; both see 64 prompts an iteration, sample at temperature 1,
+and have the same learning rates, KL coefficient, clipping, minibatches and number of passes. What differs is each
+library's own: here gradients are clipped; there they are not, the critic's loss weighs .1, and the score stands one
+token behind the end. Every few iterations the policy answers the same unseen prompts, outside the measured time.
 
 python benchmarks/ppo_learning.py --seeds 5 --iterations 40
 """
