@@ -249,3 +249,28 @@ def test_a_critic_with_another_vocabulary_is_refused(lit, ppo_options, tiny_rewa
     (other / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"option critic: .*other has another vocabulary"):
         lit("fit", tmp_path / "run", ppo_options(1, critic=str(other)))
+
+
+def test_a_run_that_ended_with_an_epoch_goes_on_training(lit, ppo_options, tmp_path):
+    options = ppo_options(6) | {"checkpoint": {"every_n_train_steps": 1}}  # four batches are an epoch
+    whole = lit("fit", tmp_path / "whole", copy.deepcopy(options)).model
+    lit("fit", tmp_path / "parts", ppo_options(4) | {"checkpoint": {"every_n_train_steps": 1}})
+    checkpoint = str(tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    resumed = lit("fit", tmp_path / "parts", options, "--ckpt_path", checkpoint).model
+    assert [row["step"] for row in lines(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+    for key, value in weights(whole).items():
+        assert torch.equal(value, resumed.networks.state_dict()[key]), key
+
+
+def test_running_statistics_of_the_reward_go_on_where_they_were(lit, ppo_options, tiny_reward_model, tmp_path):
+    scalar = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": tiny_reward_model}}
+    reward = {"class_path": "lit_rlhf.rewards.ScaledReward", "init_args": {"inner": scalar, "decay": 0.9}}
+    options = ppo_options(4, reward=reward) | {"checkpoint": {"every_n_train_steps": 1}}
+    lit("fit", tmp_path / "whole", copy.deepcopy(options))
+    first = copy.deepcopy(options)
+    first["trainer"]["max_steps"] = 2
+    lit("fit", tmp_path / "parts", first)
+    lit("fit", tmp_path / "parts", options, "--ckpt_path", str(tmp_path / "parts" / "checkpoints" / "last.ckpt"))
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    stds = [row["train/reward/running_std"] for row in lines(tmp_path / "whole")]
+    assert len(set(stds)) == 4
