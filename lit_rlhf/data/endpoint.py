@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -113,17 +113,18 @@ class Endpoint:
                     raise httpx.ReadTimeout(f"the answer was not complete after {self.timeout:g} s")
         return answer.status_code, bytes(body)
 
-    def post_all(self, path: str, payloads: Sequence[dict[str, Any]]) -> Iterator[Any]:
-        """Ask many questions, some at a time; yields the answers in the order of the questions.
+    def post_all(self, path: str, payloads: Sequence[dict[str, Any]]) -> list[Any]:
+        """Ask many questions, some at a time; returns the answers in the order of the questions.
 
         Raises:
             DataError: As for `post`, for the first question without an answer; those not yet asked are dropped.
         """
+        # A list, not a generator: one that is left half read would end its threads whenever garbage is collected, which
+        # may be in a thread that is just being born, and then waits for itself.
         with ThreadPoolExecutor(self.concurrency) as pool:
             futures = [pool.submit(self.post, path, payload) for payload in payloads]
             try:
-                for future in futures:
-                    yield future.result()
+                return [future.result() for future in futures]
             finally:
                 for future in futures:
                     future.cancel()

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
+from lit_rlhf.data.processes import end_with_parent
 from lit_rlhf.data.store import write_json
 from lit_rlhf.evaluation.pictures import pyplot
 from lit_rlhf.evaluation.statistics import student_interval
@@ -300,6 +301,7 @@ def _measure(study: Study, job: Job, folder: Path) -> tuple[str, int, float]:
 
 
 def _be_quiet() -> None:
+    end_with_parent()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.preparation import Row
+from lit_rlhf.data.processes import end_with_parent
 from lit_rlhf.data.store import Key, Store
 from lit_rlhf.data.strength import strength_row
 from lit_rlhf.networks.backbone import fingerprint, load_model, replace_directory
@@ -200,6 +201,7 @@ def _run_elsewhere(job: _Job) -> tuple[int, float]:
 
 
 def _be_quiet(threads: int) -> None:
+    end_with_parent()
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):

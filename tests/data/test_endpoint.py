@@ -64,7 +64,7 @@ def test_trouble_that_stays_is_an_error_that_says_what_and_where(server):
 def test_many_questions_are_answered_in_their_order_some_at_a_time(server):
     server.steps += [(200, 0.3), (200, 0.0), (503, 0.0)]
     start = time.perf_counter()
-    answers = list(endpoint(server, concurrency=4).post_all("/x", [{"n": n} for n in range(12)]))
+    answers = endpoint(server, concurrency=4).post_all("/x", [{"n": n} for n in range(12)])
     assert [answer["echo"]["n"] for answer in answers] == list(range(12))
     assert time.perf_counter() - start < 3.0
 
@@ -72,7 +72,7 @@ def test_many_questions_are_answered_in_their_order_some_at_a_time(server):
 def test_one_question_without_answer_fails_them_all(server):
     server.steps += [(400, 0.0)]
     with pytest.raises(DataError, match="status 400"):
-        list(endpoint(server, concurrency=1).post_all("/x", [{"n": n} for n in range(50)]))
+        endpoint(server, concurrency=1).post_all("/x", [{"n": n} for n in range(50)])
     assert len(server.seen) < 50
 
 
