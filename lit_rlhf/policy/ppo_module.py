@@ -22,6 +22,7 @@ from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.policy.actor_critic import ActorCritic, SharedTrunk
 from lit_rlhf.policy.advantages import GAE, Advantages
+from lit_rlhf.policy.checks import check_training, check_vocabulary
 from lit_rlhf.policy.demonstrations import Demonstrations
 from lit_rlhf.policy.diagnostics import completion_metrics, example_rows, reward_diagnostics, trajectory_metrics
 from lit_rlhf.policy.kl import KLPenalty
@@ -127,46 +128,20 @@ class PPOModule(LightningModule):
             self.networks = ActorCritic(self.path, self.reference_path)
         for reward in filter(None, (self.reward, self.judge)):
             reward.load(self.renderer, self.networks.reference_fingerprint)
-        self._check_vocabulary(self.reference_path, "reference")
+        check_vocabulary(self.renderer, self.reference_path, "reference")
         if isinstance(self.networks, SharedTrunk):
             self.networks.share(self.reward)
         elif with_critic:
-            self._check_vocabulary(self.critic_path or self.path, "critic")
+            check_vocabulary(self.renderer, self.critic_path or self.path, "critic")
             scale = self.reward.critic_scale(self.critic_path) if self.critic_path else 1.0
             self.networks.add_critic(self.critic_path or self.path, scale)
         if self.demonstrations is not None:
             self.demonstrations.load(self.tokenizer, self.renderer)
         self.generator = seeded_generator(self.trainer.strategy.root_device, "ppo", self.seed, self.global_rank)
 
-    def _check_vocabulary(self, path: str, what: str) -> None:
-        """Reference and critic read the policy's token ids; only rewards can be asked through text."""
-        try:
-            theirs = Renderer.load(path).tokenizer.get_vocab()
-        except DataError:
-            return  # a model without a tokenizer
-        ours = self.renderer.tokenizer.get_vocab()
-        if any(theirs.get(token) != number for token, number in ours.items()):
-            hint = "Give one with the policy's tokenizer; a critic may be left out, and starts from the policy then."
-            raise DataError(f"{path} has another vocabulary than the policy", f"option {what}", hint)
-
     def on_fit_start(self) -> None:
-        """Refuse what would train on wrong numbers.
-
-        Raises:
-            DataError: For sampling from another distribution than the one whose log-probabilities are used, for more
-                than one process, and for a precision that scales the loss.
-        """
-        s = self.sampling
-        if s.temperature == 0 or s.top_p < 1 or s.top_k:
-            hint = (
-                "Train at a temperature above 0, with top_p 1 and top_k 0: log-probabilities are those of all tokens."
-            )
-            raise DataError(f"is {s}", "sampling", hint)
-        if self.trainer.world_size > 1:
-            raise DataError("policies are optimised by one process", "option trainer.devices", "Set it to 1.")
-        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            hint = "Take bf16-mixed or 32-true."
-            raise DataError("scales the loss, so gradients would be clipped to nothing", "trainer.precision", hint)
+        """Refuse what would train on wrong numbers."""
+        check_training(self.sampling, self.trainer)
 
     def configure_optimizers(self) -> Any:
         """One optimiser, two groups: policy and critic learn at their own rates."""
