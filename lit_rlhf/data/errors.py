@@ -13,4 +13,16 @@ class DataError(ValueError):
     def __init__(self, message: str, location: str = "", hint: str = "") -> None:
         self.location = location
         text = f"{location}: {message}" if location else message
-        super().__init__(f"{text}\n  {hint}" if hint else text)
+        super().__init__(_printable(f"{text}\n  {hint}" if hint else text))
+
+
+def excerpt(text: str, longest: int = 40) -> str:
+    """What an error shows of a text from a file: one line, and not all of a long one."""
+    line = text.replace("\n", "\\n")
+    return line if len(line) <= longest else f"{line[:longest]}…"
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey or could not write: a file's words must not move the cursor."""
+    shown = (char if char == "\n" or char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(shown)

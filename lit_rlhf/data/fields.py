@@ -5,14 +5,17 @@ added by the caller that knows them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.errors import DataError, excerpt
 from lit_rlhf.data.records import Message, Role
 
 Row = dict[str, Any]
 Conversation = tuple[Message, ...]
+
+_LISTED = 20
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -44,9 +47,14 @@ def require(row: Row, name: str) -> Any:
     """
     value = row.get(name)
     if value is None:
-        found = ", ".join(map(str, row)) or "(none)"
-        raise DataError("is null" if name in row else f"missing; the row has: {found}", field(name))
+        raise DataError("is null" if name in row else f"missing; the row has: {listed(row)}", field(name))
     return value
+
+
+def listed(names: Iterable[str]) -> str:
+    """How errors list the names of a row's fields; of very many, the first."""
+    shown = [excerpt(str(name)) for name in islice(names, _LISTED + 1)]
+    return ", ".join([*shown[:_LISTED], *["…"] * (len(shown) > _LISTED)]) or "(none)"
 
 
 def field(name: str) -> str:
@@ -115,11 +123,11 @@ def _message(item: Any, name: str) -> Message:
         raise DataError(f"expected a message {{role, content}}, found {describe(item)}", field(name))
     role_key, content_key = ("from", "value") if "role" not in item and "from" in item else ("role", "content")
     if role_key not in item or content_key not in item:
-        keys = ", ".join(map(str, item)) or "(none)"
-        raise DataError(f"a message needs role and content (or from and value); it has: {keys}", field(name))
+        raise DataError(f"a message needs role and content (or from and value); it has: {listed(item)}", field(name))
     role = text(item[role_key], f"{name}.{role_key}")
     if role not in _ROLES:
-        raise DataError(f"unknown role '{role}'; known are {', '.join(_ROLES)}", field(f"{name}.{role_key}"))
+        known = ", ".join(_ROLES)
+        raise DataError(f"unknown role '{excerpt(role)}'; known are {known}", field(f"{name}.{role_key}"))
     return Message(_ROLES[role], text(item[content_key], f"{name}.{content_key}"))
 
 
@@ -158,7 +166,7 @@ def reply(value: Any, name: str, before: Conversation) -> str:
     turns = messages(value, name)
     rest = turns[len(before) :] if turns[: len(before)] == before else turns
     if len(rest) != 1 or rest[0].role != "assistant":
-        roles = ", ".join(turn.role for turn in rest) or "nothing"
+        roles = listed(turn.role for turn in rest) if rest else "nothing"
         raise DataError(f"expected one turn of the assistant after the prompt, found {roles}", field(name))
     return filled(rest[0].content, name)
 

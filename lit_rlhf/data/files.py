@@ -8,8 +8,8 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, Literal, TypeVar
 
-from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.fields import Row
+from lit_rlhf.data.errors import DataError, excerpt
+from lit_rlhf.data.fields import Row, listed
 from lit_rlhf.data.formats import FORMATS, Reader, common_format, detect_format, get_reader
 from lit_rlhf.data.readers import read_safe_rlhf
 from lit_rlhf.data.records import Record, Source
@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 _HEAD = 50  # rows that are looked at to tell the format: enough to outvote a few bad ones
 _LONGEST_ID = 200
+_LONGEST_NAME = 40  # of a field whose name may be misspelt; comparing longer ones takes long
 _STANDARD = ("prompt", "chosen", "rejected", "response", "completion", "messages", "conversations")
 
 
@@ -147,8 +148,8 @@ class PairFiles(RowSource):
         if detected is None and readable:
             location, row = next(iter(readable.items()))
             known = ", ".join(FORMATS)
-            message = f"no known format has the fields of this row: {', '.join(map(str, row)) or '(none)'}"
-            hint = f"Name its fields: {self._option('fields.prompt', next(iter(row), 'NAME'))} ..."
+            message = f"no known format has the fields of this row: {listed(row)}"
+            hint = f"Name its fields: {self._option('fields.prompt', excerpt(next(iter(row), 'NAME')))} ..."
             hint = self._fields_hint(row) or f"{hint}\n  or the format, --data.sources.format: {known}."
             raise DataError(message, location, hint)
         # Without a readable row the reader is never called.
@@ -177,10 +178,10 @@ class PairFiles(RowSource):
         """What to do if fields of a row that cannot be read bear unexpected names."""
         absent = {standard: name for standard, name in self.fields.items() if name not in row}
         for standard, name in absent.items():
-            near = difflib.get_close_matches(name, map(str, row), n=1)
+            near = difflib.get_close_matches(name, _short_names(row), n=1)
             meant = f"; did you mean {near[0]!r}?" if near else "."
             return f"The option fields.{standard} names {name!r}, which this row does not have{meant}"
-        others = [str(name) for name in row if name not in (*_STANDARD, *self.fields)]
+        others = [name for name in _short_names(row) if name not in (*_STANDARD, *self.fields)]
         for standard in _STANDARD:
             near = difflib.get_close_matches(standard, self.fields, n=1)
             if near and near[0] not in _STANDARD:
@@ -205,6 +206,11 @@ def _peek(rows: Iterator[RawRow]) -> tuple[list[RawRow], dict[str, Row]]:
         if len(readable) == _HEAD:
             break
     return head, readable
+
+
+def _short_names(row: Row) -> list[str]:
+    """The first names of a row's fields that are worth comparing."""
+    return list(islice((name for name in map(str, row) if len(name) <= _LONGEST_NAME), _HEAD))
 
 
 def _small_id(row: Row) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Rows of `datasets` folders on disk and of data sets on the Hub. The library is imported only when used."""
 
+import json
 import os
 import socket
 import urllib.request
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.errors import DataError, excerpt
 
 _CONNECT_SECONDS = 3.0
 
@@ -25,6 +26,7 @@ def folder_rows(folder: str, split: str | None = None) -> Iterator[tuple[str, di
         raise DataError("this folder is no data set that `save_to_disk` wrote", folder, hint)
     import datasets
 
+    _check_names(Path(folder))
     try:
         data = datasets.load_from_disk(folder)
     except Exception as error:  # a damaged folder raises anything from KeyError to ArrowInvalid
@@ -55,6 +57,22 @@ def hub_rows(identifier: str, split: str | None = None) -> Iterator[tuple[str, d
     yield from _rows(_choose_split(data, None, identifier) if split is None else data, identifier)
 
 
+def _check_names(folder: Path) -> None:
+    """Refuse a data set whose own lists of files and splits lead out of its folder."""
+    listed = {folder / "dataset_dict.json": "splits"}
+    listed |= dict.fromkeys([folder / "state.json", *folder.glob("*/state.json")], "_data_files")
+    for path, entry in listed.items():
+        try:
+            found = json.loads(path.read_text("utf-8"))[entry] if path.exists() else []
+            names = [item if entry == "splits" else item["filename"] for item in found]
+            outside = [name for name in names if name != Path(name).name or name in ("", ".", "..")]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(f"damaged data set: {_reason(error)}", str(path)) from error
+        if outside:
+            hint = "Such a file was not written by `save_to_disk`; do not use it."
+            raise DataError(f"names a file outside of its folder: {excerpt(str(outside[0]))}", str(path), hint)
+
+
 def _choose_split(data: Any, split: str | None, where: str) -> Any:
     if not isinstance(data, dict):
         if split not in (None, data.split):
@@ -69,7 +87,9 @@ def _choose_split(data: Any, split: str | None, where: str) -> Any:
 
 
 def _rows(data: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    rows = iter(data.with_format(None))  # as plain Python values, whatever format the data was saved with
+    # Pictures and sounds would be opened from wherever the data says, be it another file or the network.
+    media = [name for name, feature in data.features.items() if _opens_files(feature)]
+    rows = iter(data.remove_columns(media).with_format(None))  # as plain values, whatever format it was saved with
     number = 0
     while True:
         try:
@@ -80,6 +100,15 @@ def _rows(data: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
             raise DataError(f"damaged data set: {_reason(error)}", f"{where}:row {number + 1}") from error
         number += 1
         yield f"{where}:row {number}", row
+
+
+def _opens_files(feature: Any) -> bool:
+    if isinstance(feature, dict):
+        return any(map(_opens_files, feature.values()))
+    if isinstance(feature, list):
+        return any(map(_opens_files, feature))
+    inner = getattr(feature, "feature", None)
+    return hasattr(feature, "decode") or (inner is not None and _opens_files(inner))
 
 
 def _reachable(endpoint: str) -> bool:

@@ -8,13 +8,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.marks import Marks
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.rows import check_folder, near_names
 
@@ -38,6 +40,9 @@ _PROBE = "\u241fPROBE\u241f"
 class Renderer:
     """Turns (prompt, response) into token ids, and response ids back into text.
 
+    Only the template writes the tokens that begin and end turns: where a message or a response contains their text,
+    that is spelled out. A template whose marks are plain words (``dialogue``) can be imitated all the same.
+
     Args:
         tokenizer: A transformers tokenizer. Its chat template is replaced when ``template`` is given.
         template: A name in `TEMPLATES`, or a Jinja chat template; None takes the tokenizer's own, and
@@ -47,7 +52,8 @@ class Renderer:
     classification token begins the text. Both are written into the tokenizer, and so travel with an exported model.
 
     Raises:
-        DataError: If the tokenizer has neither an end-of-sequence token nor a separator.
+        DataError: If the tokenizer has neither an end-of-sequence token nor a separator. Later, if the template refuses
+            a conversation.
     """
 
     def __init__(self, tokenizer: Any, template: str | None = None) -> None:
@@ -70,9 +76,9 @@ class Renderer:
 
         check_folder(path)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        except Exception as error:  # damaged files raise anything, tokenizers' own bare Exception among it
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             hint = near_names(path) if not os.path.exists(path) else ""
             hint = hint or "Give a Hugging Face directory."
             raise DataError(f"no tokenizer could be loaded: {reason}", path, hint) from None
@@ -90,8 +96,15 @@ class Renderer:
         return self._template(messages, add_generation_prompt=True)
 
     def prompts_ids(self, prompts: Sequence[tuple[Message, ...]]) -> list[list[int]]:
-        """Token ids of rendered conversations, generation prompt included."""
-        return self._encode([self.prompt_text(prompt) for prompt in prompts])
+        """Token ids of rendered conversations, generation prompt included.
+
+        Special-token text inside a message is spelled out, as in a response.
+        """
+        rows = self._encode([self.prompt_text(prompt) for prompt in prompts])
+        for index, prompt in enumerate(prompts):
+            if self._marks.are_in(prompt):
+                rows[index] = self._marks.prompt_ids(prompt, self.prompt_text)
+        return rows
 
     def prompt_ids(self, prompt: tuple[Message, ...]) -> list[int]:
         """Token ids of one rendered conversation."""
@@ -101,8 +114,7 @@ class Renderer:
         """Token ids of responses; finished ones with their end-of-sequence.
 
         Special-token text inside a response is spelled out, never turned into the token itself, so a
-        response can neither end early nor open a turn. A Unigram vocabulary, which knows such text as a word and
-        cannot spell it out, leaves it out.
+        response can neither end early nor open a turn.
 
         Args:
             texts: The responses.
@@ -110,7 +122,7 @@ class Renderer:
                 any token ends all the same.
         """
         encoded = self._encode([self._response_prefix + text for text in texts], split_special_tokens=True)
-        rows = [[token for token in row if token not in self._special_ids] for row in encoded]
+        rows = [self._marks.spelled_out(row) for row in encoded]
         cut_off = truncated or [False] * len(rows)
         return [row if row and cut else [*row, self.eos_id] for row, cut in zip(rows, cut_off, strict=True)]
 
@@ -159,13 +171,20 @@ class Renderer:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def _template(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        return self.tokenizer.apply_chat_template(
-            messages,
-            chat_template=self._timeless_template,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            **_PINNED,
-        )
+        from jinja2 import TemplateError
+
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=self._timeless_template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **_PINNED,
+            )
+        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            roles = ", ".join(message["role"] for message in messages[:10])
+            message = f"the chat template cannot write a conversation of {roles}: {error or type(error).__name__}"
+            raise DataError(message, "chat template", "Mend it, or name another one: data.template.") from None
 
     @cached_property
     def _timeless_template(self) -> str:
@@ -178,8 +197,15 @@ class Renderer:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     @cached_property
-    def _special_ids(self) -> set[int]:
-        return set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+    def _marks(self) -> Marks:
+        return Marks(self.tokenizer, self._probes())
+
+    def _probes(self) -> Iterator[str]:
+        """Short conversations, as far as the template takes them."""
+        turns = [{"role": role, "content": "a"} for role in ("system", "user", "assistant", "user")]
+        for conversation in (turns, turns[1:], turns[1:2]):
+            with suppress(DataError):
+                yield self._template(conversation, add_generation_prompt=False)
 
     @cached_property
     def _response_prefix(self) -> str:

@@ -11,12 +11,14 @@ import json
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lit_rlhf.data import hub
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.errors import DataError, excerpt
 from lit_rlhf.data.fields import describe
 
 RawRow = tuple[str, "dict[str, Any] | DataError"]
@@ -26,6 +28,7 @@ _KINDS = ".jsonl, .ndjson, .json (each also with .gz) and .parquet"
 _SUFFIX = re.compile(r"\.(jsonl|ndjson|json)(\.gz)?$|\.parquet$", re.IGNORECASE)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _EXCERPT = 20
+_LONGEST_ROW = 2**28  # bytes; a bomb in a gzip file is refused before it fills the memory
 _MAGIC = {b"\x1f\x8b": (".gz", "gzip"), b"PAR1": (".parquet", "Parquet")}
 
 
@@ -148,11 +151,13 @@ def _json_rows(path: str) -> Iterator[RawRow]:
         for magic, (suffix, kind) in _MAGIC.items():
             if head.startswith(magic):
                 raise DataError(f"this is a {kind} file, not JSON", path, f"Let its name end in {suffix}.")
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(iter(partial(stream.readline, _LONGEST_ROW), b""), 1):
             line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if number == 1 and line.lstrip().startswith(b"[") and re.search(r"\.json(\.gz)?$", path.lower()):
                 yield from _array_rows(path, line + stream.read())
                 return
+            if len(line) == _LONGEST_ROW:
+                raise DataError(f"a row of {_LONGEST_ROW >> 20} MiB or more", f"{path}:{number}", "Is this JSON Lines?")
             if line.strip():
                 yield f"{path}:{number}", _row(line)
 
@@ -182,7 +187,7 @@ def _object(value: Any) -> dict[str, Any] | DataError:
 
 def _parse(text: bytes) -> Any:
     try:
-        return json.loads(text.decode("utf-8"), parse_constant=_no_constant)
+        return json.loads(text.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique)
     except DataError:
         raise
     except UnicodeDecodeError as error:
@@ -198,6 +203,15 @@ def _parse(text: bytes) -> Any:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, unless it gives a field twice: others might read the one where we read the other."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise DataError(f"field '{excerpt(twice)}' is given more than once")
+    return found
 
 
 def _no_constant(name: str) -> NoReturn:

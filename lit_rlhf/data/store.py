@@ -1,5 +1,6 @@
 """Keyed Parquet stores: tables that know what they were made from and refuse to serve anything else."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,9 @@ import pyarrow.parquet as pq
 from lit_rlhf.data.errors import DataError
 
 Key = dict[str, str | int | float]
+
+_AGAIN = "Delete this part and finished.json, and run the writing stage again."
+_ANEW = "Delete the folder of the store, and run the writing stage again."
 
 
 class Store:
@@ -56,15 +60,26 @@ class Store:
         if missing:
             raise DataError(f"parts {missing[:5]} are missing", str(self.directory), "Run the writing stage again.")
         rows = sum(pq.read_metadata(self._part(number)).num_rows for number in range(parts))
-        write_json(self.directory / "finished.json", {"parts": parts, "rows": rows})
+        files = [self.directory / "key.json", *map(self._part, range(parts))]
+        digests = {path.name: _digest(path) for path in files}
+        write_json(self.directory / "finished.json", {"parts": parts, "rows": rows, "sha256": digests})
         return rows
 
     # ------------------------------------------------------------------ reading
 
     @property
     def key(self) -> Key:
-        """What the store was made from."""
-        return self._read_json("key.json")
+        """What the store was made from.
+
+        Raises:
+            DataError: If that cannot be read, or is not what it was when the store was finished.
+        """
+        if self.is_finished:
+            self._check_digest(self.directory / "key.json")
+        key = self._read_json("key.json")
+        if not isinstance(key, dict):
+            raise DataError("damaged: expected an object", str(self.directory / "key.json"), _ANEW)
+        return key
 
     @property
     def is_finished(self) -> bool:
@@ -96,12 +111,12 @@ class Store:
         if not self.is_finished:
             what = "the store is not finished" if self.directory.exists() else "there is no store"
             raise DataError(what, str(self.directory), "Run the writing stage (lit-rlhf predict) to its end.")
-        finished = self._read_json("finished.json")
+        finished = self._finished()
         rows: list[dict[str, Any]] = []
         for number in range(finished["parts"]):
             rows += self.read_part(number)
         if len(rows) != finished["rows"]:
-            raise DataError(f"has {len(rows)} rows, {finished['rows']} were written", str(self.directory))
+            raise DataError(f"has {len(rows)} rows, {finished['rows']} were written", str(self.directory), _ANEW)
         return rows
 
     def read_part(self, number: int) -> list[dict[str, Any]]:
@@ -110,23 +125,44 @@ class Store:
         Raises:
             DataError: If it is missing or damaged.
         """
+        path = self._part(number)
+        if self.is_finished and path.exists():
+            self._check_digest(path)
         try:
-            return pq.read_table(self._part(number)).to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            hint = "Delete this part and finished.json, and run the writing stage again."
-            raise DataError(f"cannot be read: {error}", str(self._part(number)), hint) from None
+            return pq.read_table(path).to_pylist()
+        except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
+            raise DataError(f"cannot be read: {error}", str(path), _AGAIN) from None
 
     # ------------------------------------------------------------------ inside
 
     def _part(self, number: int) -> Path:
         return self.directory / f"part-{number:05d}.parquet"
 
+    def _finished(self) -> dict[str, Any]:
+        """The numbers of parts and rows, and the files' digests, which stores of earlier versions lack."""
+        found, where = self._read_json("finished.json"), str(self.directory / "finished.json")
+        kinds = {name: type(value) for name, value in found.items()} if isinstance(found, dict) else {}
+        if kinds not in ({"parts": int, "rows": int}, {"parts": int, "rows": int, "sha256": dict}):
+            raise DataError("damaged: expected numbers of parts and rows, and sha256", where, _ANEW)
+        return found
+
+    def _check_digest(self, path: Path) -> None:
+        expected = self._finished().get("sha256")
+        if expected is not None and expected.get(path.name) != _digest(path):
+            hint = _ANEW if path.suffix == ".json" else _AGAIN
+            raise DataError("damaged: these are not the bytes that were written", str(path), hint)
+
     def _read_json(self, name: str) -> Any:
         path = self.directory / name
         try:
             return json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"cannot be read: {error}", str(path), "Is this the folder of a store?") from None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:

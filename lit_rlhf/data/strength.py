@@ -1,5 +1,6 @@
 """Strength tables: by how much each voter scores the chosen response of a pair above the rejected one."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.fields import describe, field, require, text
+from lit_rlhf.data.fields import number as number_of
 from lit_rlhf.data.records import Record
 from lit_rlhf.data.store import Store
 
@@ -52,7 +55,10 @@ def own_differences(record: Record, optional: bool = False) -> list[float] | Non
         if len(record.chosen_scores) != len(record.rejected_scores):
             counts = f"{len(record.chosen_scores)} and {len(record.rejected_scores)}"
             raise DataError(f"chosen and rejected come with {counts} scores", record.location)
-        return [good - bad for good, bad in zip(record.chosen_scores, record.rejected_scores, strict=True)]
+        differences = [good - bad for good, bad in zip(record.chosen_scores, record.rejected_scores, strict=True)]
+        if not all(map(math.isfinite, differences)):
+            raise DataError("the difference of two scores is no finite number", record.location)
+        return differences
     if record.strength is not None:
         return [record.strength]
     if optional:
@@ -83,6 +89,22 @@ def strength_row(record: Record, differences: list[float], part: str) -> dict[st
 
 
 def table_rows(where: str | Path) -> list[dict[str, Any]]:
-    """All rows of a finished strength table; the folder of the ``strength`` command, which holds it, will do too."""
+    """All rows of a finished strength table; the folder of the ``strength`` command, which holds it, will do too.
+
+    Raises:
+        DataError: If there is no such table, it is damaged, or a row is none of a strength table.
+    """
     inside = Path(where) / "table"
-    return Store(inside if inside.is_dir() else where).rows()
+    rows = Store(inside if inside.is_dir() else where).rows()
+    for number, row in enumerate(rows, 1):
+        try:
+            text(require(row, "pair_hash"), "pair_hash")
+            differences = require(row, "differences")
+            if not isinstance(differences, list) or not differences:
+                raise DataError(f"expected a list of numbers, found {describe(differences)}", field("differences"))
+            for index, value in enumerate(differences):
+                number_of(value, f"differences[{index}]")
+        except DataError as error:
+            hint = "Is this the folder of a strength table? `lit-rlhf strength` writes one."
+            raise DataError(str(error), f"{where}:row {number}", hint) from None
+    return rows

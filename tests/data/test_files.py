@@ -2,6 +2,7 @@ import gzip
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import pyarrow
@@ -235,3 +236,16 @@ def test_a_single_bad_row_comes_with_the_option_that_leaves_it_out(tmp_path):
     assert "where it says 'rejected" in str(caught.value)
     assert f"--data.sources PairFiles --data.sources.path {file} --data.sources.on_bad_row skip" in str(caught.value)
     assert len(list(PairFiles(str(file), on_bad_row="skip").records())) == 1
+
+
+def test_a_row_with_many_and_long_names_is_refused_quickly_and_briefly(tmp_path):
+    file = tmp_path / "wide.jsonl"
+    names = {f"promp{'t' * 5000}{i}": "x" for i in range(2000)} | {"a\x1b[2Jb": "x"}
+    file.write_text((json.dumps(names) + "\n") * 3)
+    start = time.perf_counter()
+    for options in ({}, {"format": "explicit"}, {"format": "explicit", "fields": {"prompt": "question"}}):
+        with pytest.raises(DataError) as caught:
+            list(PairFiles(str(file), **options).records())
+        assert len(str(caught.value)) < 3000
+        assert "\x1b" not in str(caught.value)
+    assert time.perf_counter() - start < 2.0

@@ -1,3 +1,4 @@
+import json
 import time
 
 import datasets
@@ -98,3 +99,41 @@ def test_a_hub_data_set_is_asked_for_by_name_config_and_split(monkeypatch, data)
     assert [row for _, row in read_rows("owner/name:part", split="train[:5]")] == ROWS
     assert [row for _, row in read_rows("owner/name")] == ROWS
     assert asked == [("owner/name", "part", "train[:5]"), ("owner/name", None, None)]
+
+
+@pytest.mark.parametrize(
+    "name", ["../other/data-00000-of-00001.arrow", "/etc/passwd", "sub/x.arrow", "..", "", 7, None], ids=str
+)
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_data_set_reads_no_file_outside_of_its_folder(tmp_path, data, name, splits):
+    data.save_to_disk(tmp_path / "other")
+    folder = tmp_path / "one"
+    (datasets.DatasetDict(train=data) if splits else data).save_to_disk(folder)
+    path = folder / "train" / "state.json" if splits else folder / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "_data_files": [{"filename": name}]}))
+    with pytest.raises(DataError, match=r"state\.json: (names a file outside|damaged)"):
+        list(read_rows(str(folder)))
+
+
+@pytest.mark.parametrize("name", ["../other", "/tmp", ".."])
+def test_nor_a_split_outside_of_it(tmp_path, data, name):
+    data.save_to_disk(tmp_path / "other")
+    datasets.DatasetDict(train=data).save_to_disk(tmp_path / "two")
+    (tmp_path / "two" / "dataset_dict.json").write_text(json.dumps({"splits": [name]}))
+    with pytest.raises(DataError, match=r"dataset_dict\.json: names a file outside"):
+        list(read_rows(str(tmp_path / "two"), split=name))
+
+
+def test_pictures_are_left_out_and_nothing_is_opened_for_them(tmp_path):
+    """A row may say that its picture is any file, or an address; reading text must open neither."""
+    picture = {"bytes": None, "path": "http://127.0.0.1:9/secret.png"}
+    features = datasets.Features(
+        prompt=datasets.Value("string"),
+        seen=datasets.Image(),
+        more=datasets.List(datasets.Image()),
+        deep={"map": datasets.Image()},
+    )
+    row = {"prompt": "p", "seen": picture, "more": [picture], "deep": {"map": picture}}
+    table = {name: [value] for name, value in row.items()}
+    datasets.Dataset.from_dict(table, features=features).save_to_disk(tmp_path / "one")
+    assert [row for _, row in read_rows(str(tmp_path / "one"))] == [{"prompt": "p"}]

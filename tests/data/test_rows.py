@@ -61,6 +61,8 @@ def test_a_json_file_may_hold_lines_too(tmp_path):
         (b"3", "found a number"),
         (b"null", "found null"),
         (b'{"a": 1} {"a": 2}', "broken JSON at character 10"),
+        (b'{"a": 1, "b": 2, "a": 3}', "field 'a' is given more than once"),
+        (b'{"m": [{"role": 1, "role": 2}]}', "field 'role' is given more than once"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "unreadable JSON"),
         (b'{"a": ' + b"9" * 5000 + b"}", "unreadable JSON"),
         (b"\x00", "broken JSON"),
@@ -120,6 +122,19 @@ def test_a_parquet_file_cut_in_the_middle_is_an_error(tmp_path):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(DataError, match="not a readable Parquet file"):
         list(read_rows(str(path)))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_a_row_that_would_fill_the_memory_is_refused_before_it_does(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("lit_rlhf.data.rows._LONGEST_ROW", 2**20)
+    path = tmp_path / name
+    content = b'{"a": 1}\n' + b" " * 2**21
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(DataError, match=f"{name}:2: a row of 1 MiB or more"):
+        list(read_rows(str(path)))
+    path = tmp_path / "array.json"
+    path.write_text(json.dumps([{"a": "x" * 2**21}]))  # all of a list may be one line
+    assert len(list(read_rows(str(path)))) == 1
 
 
 def test_a_file_has_no_splits(tmp_path):

@@ -127,27 +127,81 @@ def test_leftovers_of_killed_writers_are_never_read(store):
     store.check(KEY)
 
 
+@pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize("damage", ["cut", "emptied", "removed"])
-def test_a_damaged_part_is_refused_by_name(store, damage):
+def test_a_damaged_part_is_refused_by_name(store, damage, finished):
     path = store.directory / "part-00001.parquet"
     whole = path.read_bytes()
     if damage == "removed":
         path.unlink()
     else:
         path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"")
-    with pytest.raises(DataError, match=r"part-00001\.parquet: cannot be read"):
-        store.rows()
+    if not finished:
+        (store.directory / "finished.json").unlink()
+    with pytest.raises(DataError, match=r"part-00001\.parquet: (cannot be read|damaged)"):
+        store.read_part(1)
 
 
 def test_a_part_with_other_rows_than_were_written_is_refused(store):
     path = store.directory / "part-00001.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(DataError, match=r"part-00001\.parquet: damaged: these are not the bytes that were written"):
+        store.rows()
+    undo_digests(store)
     with pytest.raises(DataError, match="has 5 rows, 6 were written"):
         store.rows()
 
 
+def undo_digests(store: Store) -> None:
+    """Make it a store of an earlier version."""
+    finished = json.loads((store.directory / "finished.json").read_text())
+    del finished["sha256"]
+    (store.directory / "finished.json").write_text(json.dumps(finished))
+
+
+def test_a_store_of_an_earlier_version_is_read(store):
+    undo_digests(store)
+    assert store.rows() == part(0) + part(1)
+    assert store.key == KEY
+
+
+def test_every_flipped_bit_of_a_finished_store_is_refused_or_makes_no_difference(store):
+    """Of every file; in the parts, of every 13th byte."""
+    rows = part(0) + part(1)
+    for path in sorted(store.directory.iterdir()):
+        whole = path.read_bytes()
+        for place in range(0, len(whole), 13 if path.suffix == ".parquet" else 1):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+            try:
+                assert (Store(store.directory).rows(), Store(store.directory).key) == (rows, KEY), (path.name, place)
+            except DataError as error:
+                assert str(store.directory) in str(error)
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{}", "3", '{"parts": 2}', '{"parts": "2", "rows": 6}', '{"parts": true, "rows": 6}', "[" * 100_000],
+)
+def test_a_finished_mark_that_is_none_is_refused(store, content):
+    (store.directory / "finished.json").write_text(content)
+    with pytest.raises(DataError, match=r"(?s)finished\.json: (damaged|cannot be read).*\n  "):
+        store.rows()
+
+
+@pytest.mark.parametrize("content", ["[]", '"k"', "null"])
+def test_a_key_that_is_none_is_refused(store, content):
+    (store.directory / "finished.json").unlink()
+    (store.directory / "key.json").write_text(content)
+    with pytest.raises(DataError, match=r"key\.json: damaged: expected an object"):
+        store.check(KEY)
+
+
 def test_a_damaged_key_is_refused(store):
     (store.directory / "key.json").write_text("{")
+    with pytest.raises(DataError, match=r"key\.json: damaged"):
+        store.check(KEY)
+    (store.directory / "finished.json").unlink()
     with pytest.raises(DataError, match=r"key\.json: cannot be read"):
         store.check(KEY)
 

@@ -101,3 +101,32 @@ def test_scores_that_came_with_the_data_take_the_place_of_voters():
 def test_treatments_without_a_strength_are_refused():
     with pytest.raises(DataError, match="option strength"):
         PreferenceDataModule(PAIRS, treatments=[Flip()])
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"prompt": "p"}, "field 'pair_hash': missing; the row has: prompt"),
+        ({"pair_hash": 7, "differences": [1.0]}, "field 'pair_hash': expected text, found a number"),
+        ({"pair_hash": "a", "differences": None}, "field 'differences': is null"),
+        ({"pair_hash": "a", "differences": 1.0}, "field 'differences': expected a list of numbers, found a number"),
+        ({"pair_hash": "a", "differences": []}, "field 'differences': expected a list of numbers, found a list"),
+        ({"pair_hash": "a", "differences": ["x"]}, r"field 'differences\[0\]': expected a number, found text"),
+        ({"pair_hash": "a", "differences": [1.0, float("nan")]}, r"'differences\[1\]': expected a finite number"),
+    ],
+)
+def test_a_row_that_is_none_of_a_strength_table_is_refused(tmp_path, row, says):
+    store = Store(tmp_path / "table")
+    store.begin({})
+    store.write_part(0, [row])
+    store.finish(1)
+    with pytest.raises(DataError, match=rf"(?s)table:row 1: {says}.*lit-rlhf strength"):
+        strengths(str(tmp_path), list(PAIRS.records()))
+
+
+def test_scores_whose_difference_is_infinite_are_refused():
+    record = Record(
+        (Message("user", "q"),), "a", "b", location="x:3", chosen_scores=(1e308,), rejected_scores=(-1e308,)
+    )
+    with pytest.raises(DataError, match="x:3: the difference of two scores is no finite number"):
+        strengths(OWN_SCORES, [record])
