@@ -129,7 +129,8 @@ class Store:
         if self.is_finished and path.exists():
             self._check_digest(path)
         try:
-            return pq.read_table(path).to_pylist()
+            with pq.ParquetFile(path) as file:
+                return file.read().to_pylist()
         except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
             raise DataError(f"cannot be read: {error}", str(path), _AGAIN) from None
 

@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import pyarrow.parquet as pq
@@ -172,10 +173,8 @@ def test_every_flipped_bit_of_a_finished_store_is_refused_or_makes_no_difference
         whole = path.read_bytes()
         for place in range(0, len(whole), 13 if path.suffix == ".parquet" else 1):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
-            try:
+            with contextlib.suppress(DataError):
                 assert (Store(store.directory).rows(), Store(store.directory).key) == (rows, KEY), (path.name, place)
-            except DataError as error:
-                assert str(store.directory) in str(error)
         path.write_bytes(whole)
 
 

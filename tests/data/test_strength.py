@@ -120,13 +120,12 @@ def test_a_row_that_is_none_of_a_strength_table_is_refused(tmp_path, row, says):
     store.begin({})
     store.write_part(0, [row])
     store.finish(1)
-    with pytest.raises(DataError, match=rf"(?s)table:row 1: {says}.*lit-rlhf strength"):
+    with pytest.raises(DataError, match=rf"(?s):row 1: {says}.*lit-rlhf strength"):
         strengths(str(tmp_path), list(PAIRS.records()))
 
 
 def test_scores_whose_difference_is_infinite_are_refused():
-    record = Record(
-        (Message("user", "q"),), "a", "b", location="x:3", chosen_scores=(1e308,), rejected_scores=(-1e308,)
-    )
+    scores = {"chosen_scores": (1e308,), "rejected_scores": (-1e308,)}
+    record = Record((Message("user", "q"),), "a", "b", location="x:3", **scores)
     with pytest.raises(DataError, match="x:3: the difference of two scores is no finite number"):
         strengths(OWN_SCORES, [record])
