@@ -8,18 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
+from benchmarks.models import KINDS, SPECIAL, random_model, trained_tokenizer, word_tokenizer
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.files import PairFiles
 from lit_rlhf.data.records import Message, Record, Source
-from lit_rlhf.data.rendering import TEMPLATES
 from lit_rlhf.networks.backbone import replace_directory
-
-SPECIAL = ("<pad>", "<unk>", "<eos>")
-_NEVER, _STAGES = -30.0, 3
 
 
 @dataclass(frozen=True)
@@ -31,8 +24,9 @@ class Sizes:
         layers: Blocks of the models.
         vocabulary: Tokens of the vocabulary.
         pairs: Pairs of made-up reward-model training.
+        wide_pairs: The same for the model of twice the width.
         hh_pairs: Pairs of training on HH-RLHF.
-        prompts: Prompts that are answered once, and k times.
+        prompts: Prompts that are answered k times; twice as many are answered once.
         sequences: Sequences that are scored.
         rollout: Prompts of a PPO iteration.
         new_tokens: Most tokens of an answer.
@@ -42,16 +36,19 @@ class Sizes:
     hidden: int = 256
     layers: int = 6
     vocabulary: int = 4096
-    pairs: int = 256
-    hh_pairs: int = 96
+    pairs: int = 96
+    wide_pairs: int = 48
+    hh_pairs: int = 48
     prompts: int = 64
-    sequences: int = 384
+    sequences: int = 256
     rollout: int = 32
     new_tokens: int = 64
     longest: int = 256
 
 
-QUICK = Sizes(32, 2, 512, pairs=32, hh_pairs=16, prompts=8, sequences=32, rollout=8, new_tokens=16, longest=64)
+QUICK = Sizes(
+    32, 2, 512, pairs=32, wide_pairs=16, hh_pairs=16, prompts=8, sequences=32, rollout=8, new_tokens=16, longest=64
+)
 
 
 class Words(Source):
@@ -69,7 +66,7 @@ class Words(Source):
 
     def records(self) -> Iterator[Record]:
         """Yield the records."""
-        draw, last = random.Random(self.name), len(SPECIAL) + (self.vocabulary - len(SPECIAL)) // _STAGES - 1
+        draw, last = random.Random(self.name), len(SPECIAL) + (self.vocabulary - len(SPECIAL)) // KINDS - 1
 
         def text(tokens: int) -> str:
             return " ".join(f"w{draw.randint(len(SPECIAL), last)}" for _ in range(tokens))
@@ -107,9 +104,9 @@ class Bench:
         draw, longest = random.Random(seed), self.sizes.longest
         return [min(max(round(draw.lognormvariate(math.log(longest / 4), 0.7)), 16), longest) for _ in range(n)]
 
-    def short_pairs(self, batch_size: int = 8) -> PreferenceDataModule:
+    def short_pairs(self, n: int | None = None, batch_size: int = 8) -> PreferenceDataModule:
         """Pairs that share a prompt of one token; the lengths of the two are independent."""
-        n = self.sizes.pairs
+        n = n or self.sizes.pairs
         both = zip(self.lengths(n, 1), self.lengths(n, 2), strict=True)
         source = Words("short", [1] * n, [(a - 1, b - 1) for a, b in both], self.sizes.vocabulary)
         return self._data(source, "pairs", batch_size)
@@ -155,87 +152,14 @@ class Bench:
         target = self.folder / "models" / f"{kind}_{hidden}"
         if not target.exists():
             partial = target.with_name(f".{target.name}.partial")
-            tokenizer = self._real_tokenizer() if kind == "scalar_hh" else self._word_tokenizer()
+            real, size = kind == "scalar_hh", self.sizes.vocabulary
+            tokenizer = trained_tokenizer(self._real_texts(), size) if real else word_tokenizer(size)
             tokenizer.save_pretrained(partial)
-            _random_model(kind, hidden, self.sizes.layers, self.sizes.vocabulary).save_pretrained(partial)
+            random_model(kind, hidden, self.sizes.layers, size).save_pretrained(partial)
             replace_directory(partial, target)
         return str(target)
 
-    def _word_tokenizer(self) -> Any:
-        words = [*SPECIAL, *(f"w{i}" for i in range(len(SPECIAL), self.sizes.vocabulary))]
-        core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-        core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        return _tokenizer(core, "plain")
-
-    def _real_tokenizer(self) -> Any:
-        core = Tokenizer(models.BPE(unk_token="<unk>"))
-        core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(
-            vocab_size=self.sizes.vocabulary,
-            special_tokens=list(SPECIAL),
-            initial_alphabet=alphabet,
-            show_progress=False,
-        )
-        records = (record for path in self.hh_files for record in PairFiles(path).records())
-        texts = (text for record in records for text in (record.prompt[-1].content, record.chosen, record.rejected))
-        core.train_from_iterator((text for text in texts if text), trainer)
-        return _tokenizer(core, "dialogue")
-
-
-def _tokenizer(core: Tokenizer, template: str) -> Any:
-    pad, unk, eos = SPECIAL
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=pad, unk_token=unk, eos_token=eos, chat_template=TEMPLATES[template]
-    )
-
-
-def _random_model(kind: str, hidden: int, layers: int, vocabulary: int) -> Any:
-    config = transformers.LlamaConfig(
-        hidden_size=hidden,
-        intermediate_size=-(-hidden * 43 // 16),  # 688 at 256: 8/3, rounded as Llama does
-        num_hidden_layers=layers,
-        num_attention_heads=max(2, hidden // 64),
-        vocab_size=vocabulary,
-        max_position_embeddings=1024,
-        initializer_range=0.5 * hidden**-0.5,
-        pad_token_id=0,
-        bos_token_id=None,  # type: ignore[arg-type]
-        eos_token_id=2,
-        num_labels=1,
-    )
-    torch.manual_seed(0)
-    if kind.startswith("scalar"):
-        return transformers.LlamaForSequenceClassification(config)
-    model = transformers.LlamaForCausalLM(config)
-    _set_stopping(model, mean=28.0 if kind == "policy_stops" else None)
-    return model
-
-
-@torch.no_grad()
-def _set_stopping(model: Any, mean: float | None) -> None:
-    """Give a random model answers of realistic lengths, or endless ones.
-
-    The words fall into three kinds. After a word of one kind comes another of the same kind or, now and then, one of
-    the next; after the last kind, the end. Three geometric lengths add up to one that is rarely very short or very
-    long. The kind rides on three hidden units that nothing else writes to.
-    """
-    body, size = model.model, model.config.vocab_size
-    kind = (torch.arange(size) - len(SPECIAL)).clamp(min=0) * _STAGES // (size - len(SPECIAL))
-    embedding = body.embed_tokens.weight
-    embedding[:, :_STAGES] = 2.0 * torch.nn.functional.one_hot(kind, _STAGES)
-    for layer in body.layers:
-        layer.self_attn.o_proj.weight[:_STAGES] = layer.mlp.down_proj.weight[:_STAGES] = 0
-    ids = torch.arange(len(SPECIAL), size)[torch.randperm(size - len(SPECIAL))[:256]].view(4, -1)
-    strength = body(input_ids=ids).last_hidden_state[..., :_STAGES].sum(-1).mean()
-    stay = math.log(mean / _STAGES - 1) if mean is not None else 0.0
-    after = torch.full((size, _STAGES), _NEVER)  # logit of each token, given the kind before it
-    for stage in range(_STAGES):
-        after[kind == stage, stage] = stay
-        after[kind == stage + 1, stage] = 0.0
-    if mean is None:
-        after[:] = 0.0
-    after[: len(SPECIAL)] = _NEVER
-    if mean is not None:
-        after[2, -1] = math.log((size - len(SPECIAL)) / _STAGES)  # one token against a third of all
-    model.lm_head.weight[:, :_STAGES] = after / strength
+    def _real_texts(self) -> Iterator[str]:
+        """Last turns and answers of all real pairs."""
+        for record in (record for path in self.hh_files for record in PairFiles(path).records()):
+            yield from filter(None, (record.prompt[-1].content, record.chosen, record.rejected))

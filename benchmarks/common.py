@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning import Callback
+from lightning import Callback, LightningModule, Trainer
 
 STATUS = Path("/proc/self/status")
 QUIET: dict[str, Any] = {
@@ -75,14 +75,16 @@ class Metered(Callback):
     def __init__(self, meter: Meter) -> None:
         self.meter, self.losses = meter, []
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.meter.start()
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if outputs:  # policy optimisation has none
             self.losses.append(float(outputs["loss"]))
 
-    def on_train_end(self, *_: Any) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.meter.stop()
 
     on_predict_start, on_predict_end = on_train_start, on_train_end

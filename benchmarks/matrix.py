@@ -1,6 +1,7 @@
 """How much of the machine's rate of fp32 matrix products reward-model training reaches."""
 
 import statistics
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,15 +53,16 @@ class MatrixShare:
     Args:
         bench: Models and pairs.
         hidden: The width.
+        pairs: How many.
     """
 
-    def __init__(self, bench: Bench, hidden: int) -> None:
-        self.path = bench.model("scalar", hidden)
-        self.task = RewardTraining(self.path, bench.short_pairs, str(bench.folder / "trl"))
+    def __init__(self, bench: Bench, hidden: int, pairs: int) -> None:
+        self.path, data = bench.model("scalar", hidden), partial(bench.short_pairs, pairs)
+        self.task = RewardTraining(self.path, data, str(bench.folder / "trl"))
         model = scalar(self.path)
         linear = [part for part in model.base_model.modules() if isinstance(part, nn.Linear)]
         parameters = sum(part.weight.numel() for part in linear)
-        self.flops = training_flops(bench.short_pairs().train_rows, parameters, hidden, model.config.num_hidden_layers)
+        self.flops = training_flops(data().train_rows, parameters, hidden, model.config.num_hidden_layers)
 
     def share(self) -> tuple[float, float, Work]:
         """Share reached in one epoch, the product rate around it, and the work."""
@@ -72,7 +74,8 @@ class MatrixShare:
 
 def measure(bench: Bench, hidden: int, repetitions: int) -> dict[str, Any]:
     """The row ``matrix_share_256`` or ``matrix_share_512``."""
-    task, shares, rates = MatrixShare(bench, 32 if bench.quick else hidden), [], []
+    pairs = bench.sizes.pairs if hidden == 256 else bench.sizes.wide_pairs
+    task, shares, rates = MatrixShare(bench, hidden // 8 if bench.quick else hidden, pairs), [], []
     for _ in range(repetitions):
         share, rate, _ = task.share()
         shares.append(share)

@@ -26,7 +26,7 @@ class _Tokens(Callback):
     def __init__(self) -> None:
         self.count = 0.0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.count += float(trainer.callback_metrics["train/response_length"]) * len(batch)
 
 
@@ -110,12 +110,12 @@ def parity(ours: Work, theirs: Work) -> tuple[float, dict[str, Any]]:
 
 def comparisons(bench: Bench) -> list[Comparison]:
     """The rows ``ppo_separate`` and ``ppo_trunk``."""
-    task, what = Iteration(bench), "PPO iteration, 4 epochs, samples/s, "
+    task, what = Iteration(bench), "PPO iteration of 4 epochs, "
     sides = [
         ("ppo_separate", "networks of their own", 2.5, task.ours),
         ("ppo_trunk", "one trunk", 4.0, task.ours_trunk),
     ]
     return [
-        Comparison(id, what + how, TRL, at_least, ours, task.theirs, parity, "ppo", needs="trl")
+        Comparison(id, f"{what}{how}, samples/s", TRL, at_least, ours, task.theirs, parity, "ppo", needs="trl")
         for id, how, at_least, ours in sides
     ]

@@ -58,7 +58,7 @@ def measure(bench: Bench, ids: list[str], repetitions: int) -> list[dict[str, An
     for prefix in ("", "memory_"):
         for group in groups([each for each in known if f"{prefix}{each.id}" in wanted]):
             print(", ".join(prefix + each.id for each in group), flush=True)
-            found += memory.measure(bench, group, min(repetitions, 3)) if prefix else speed(group, repetitions)
+            found += memory.measure(bench, group, repetitions) if prefix else speed(group, repetitions)
     for id in [id for id in wanted if id in MATRIX]:
         print(id, flush=True)
         found.append(matrix.measure(bench, MATRIX[id], repetitions))
@@ -84,7 +84,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     real = Path(os.environ.get("LIT_RLHF_REAL_DATA", ROOT / "../shared/data")) / "preference"
     parser.add_argument("--only", choices=ALL, action="append", help="a row; may be given several times")
-    parser.add_argument("--repetitions", type=int, default=5, help="of each side, in turn; memory at most 3")
+    parser.add_argument(
+        "--repetitions", type=int, default=5, help=f"of each side, in turn; memory at most {memory.REPETITIONS}"
+    )
     parser.add_argument("--quick", action="store_true", help="toy sizes: the figures mean nothing")
     parser.add_argument("--hh", type=Path, default=real, help="file or folder with HH-RLHF pairs")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench")

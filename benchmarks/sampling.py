@@ -12,6 +12,7 @@ from benchmarks.bench import Bench
 from benchmarks.common import QUIET, Comparison, Meter, Metered, Work
 from benchmarks.peers import causal
 from lit_rlhf.data.batches import stack_sequences
+from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.store import Store
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
@@ -25,12 +26,19 @@ class Answers:
     Attributes:
         bench: Model and prompts.
         k: Answers per prompt.
+        prompts: How many.
         batch_size: Prompts answered at once.
     """
 
     bench: Bench
     k: int
+    prompts: int
     batch_size: int
+
+    @property
+    def data(self) -> PreferenceDataModule:
+        """The prompts."""
+        return self.bench.prompts(self.prompts, self.batch_size)
 
     def ours(self, meter: Meter) -> Work:
         """A whole ``predict`` of `BaselineModule` without scores, which ends with a store on the disk."""
@@ -38,7 +46,7 @@ class Answers:
         shutil.rmtree(folder, ignore_errors=True)
         sampling = Sampling(max_new_tokens=sizes.new_tokens)
         module = BaselineModule(self.bench.model("policy_stops"), None, str(folder), k=self.k, sampling=sampling)
-        data = self.bench.prompts(sizes.prompts, self.batch_size)
+        data = self.data
         Trainer(**QUIET, callbacks=[Metered(meter)]).predict(module, datamodule=data)
         rows = Store(folder).rows()
         truncated = [cut for row in rows for cut in row["truncated"]]
@@ -50,7 +58,7 @@ class Answers:
         """``generate`` over the same batches of prompts, padded on the left."""
         path, sizes = self.bench.model("policy_stops"), self.bench.sizes
         model, tokenizer = causal(path).eval(), AutoTokenizer.from_pretrained(path, padding_side="left")
-        prompts = [row.prompt for row in self.bench.prompts(sizes.prompts, self.batch_size).train_rows]
+        prompts = [row.prompt for row in self.data.train_rows]
         torch.manual_seed(0)
         answers: list[list[int]] = []
         meter.start()
@@ -69,7 +77,7 @@ class Answers:
     @torch.no_grad()
     def _work(self, answers: list[list[int]]) -> Work:
         """Counts real tokens; how likely the policy finds them tells whether both sides drew from one distribution."""
-        data = self.bench.prompts(self.bench.sizes.prompts, self.batch_size)
+        data = self.data
         prompts = [row.prompt for row in data.train_rows for _ in range(self.k)]
         sequences = stack_sequences(prompts, answers, data.renderer.pad_id)
         policy = PolicyNetwork(self.bench.model("policy_stops")).eval()
@@ -86,7 +94,8 @@ def parity(ours: Work, theirs: Work) -> tuple[float, dict[str, Any]]:
 
 def comparisons(bench: Bench) -> list[Comparison]:
     """The rows ``baselines_k5`` and ``sample_one``."""
-    five, one = Answers(bench, 5, bench.sizes.prompts // 4), Answers(bench, 1, bench.sizes.prompts // 2)
+    n = bench.sizes.prompts
+    five, one = Answers(bench, 5, n, n // 4), Answers(bench, 1, 2 * n, n // 2)
     peer = "transformers generate"
     return [
         Comparison(
