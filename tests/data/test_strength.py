@@ -112,7 +112,7 @@ def test_treatments_without_a_strength_are_refused():
         ({"pair_hash": "a", "differences": 1.0}, "field 'differences': expected a list of numbers, found a number"),
         ({"pair_hash": "a", "differences": []}, "field 'differences': expected a list of numbers, found a list"),
         ({"pair_hash": "a", "differences": ["x"]}, r"field 'differences\[0\]': expected a number, found text"),
-        ({"pair_hash": "a", "differences": [1.0, float("nan")]}, r"'differences\[1\]': expected a finite number"),
+        ({"pair_hash": "a", "differences": [1.0, float("nan")]}, r"field 'differences\[1\]': expected a finite number"),
     ],
 )
 def test_a_row_that_is_none_of_a_strength_table_is_refused(tmp_path, row, says):
