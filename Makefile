@@ -4,12 +4,13 @@ VENV   := .venv
 STAMP  := $(VENV)/.installed
 BIN    := $(VENV)/bin
 
-.PHONY: help install demo study test lint clean
+.PHONY: help install demo study bench test lint clean
 
 help:
 	@echo "make install   a virtual environment in .venv with the tested versions (constraints.txt)"
 	@echo "make demo      the main job on the embedded world; results in runs/demo"
 	@echo "make study NAME=reward [SIZE=quick]   claims of the papers, measured over several seeds; runs/studies"
+	@echo "make bench     speed and memory against other libraries; runs/bench"
 	@echo "make test      the whole test suite"
 	@echo "make lint      style and types"
 
@@ -28,6 +29,15 @@ demo: $(STAMP)
 study: $(STAMP)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false \
 		$(BIN)/lit-rlhf study -c configs/studies/$(NAME)$(if $(SIZE),_$(SIZE)).yaml
+
+$(VENV)/.bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	touch $@
+
+# One row: make bench ONLY=rm_short
+bench: $(VENV)/.bench
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false \
+		$(BIN)/python -m benchmarks.run $(if $(ONLY),--only $(ONLY))
 
 # Two processes with one thread each: more threads than cores make everything slower.
 test: $(STAMP)

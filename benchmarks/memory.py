@@ -16,6 +16,7 @@ import torch
 from benchmarks.bench import Bench
 from benchmarks.common import Comparison, PeakBytes, ratios, row
 
+ROOT = Path(__file__).parents[1]
 CEILING, REPETITIONS = 0.7, 2  # it hardly varies
 
 
@@ -25,10 +26,10 @@ def peak(bench: Bench, id: str, side: str) -> float:
     Raises:
         RuntimeError: If it fails, with the end of what it said.
     """
-    command = [sys.executable, "-m", "benchmarks.memory", id, side, "--folder", str(bench.folder)]
+    command = [sys.executable, "-m", "benchmarks.memory", id, side, "--folder", str(bench.folder.resolve())]
     command += ["--quick"] if bench.quick else []
-    command += ["--hh", str(bench.hh)] if bench.hh is not None else []
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    command += ["--hh", str(bench.hh.resolve())] if bench.hh is not None else []
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if found.returncode:
         raise RuntimeError(f"memory of {id}, {side}:\n{found.stderr[-2000:]}")
     return float(json.loads(found.stdout.strip().splitlines()[-1])["bytes"])

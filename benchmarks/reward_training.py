@@ -49,7 +49,7 @@ class RewardTraining:
         class Recorded(RewardTrainer):
             def compute_loss(self, *args: Any, **options: Any) -> Any:
                 loss = super().compute_loss(*args, **options)
-                losses.append(float(loss))
+                losses.append(float(loss.detach()))
                 return loss
 
         data = self.data()

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import platform
+import statistics
 import warnings
 from datetime import date
 from pathlib import Path
@@ -37,6 +38,8 @@ def speed(group: list[Comparison], repetitions: int) -> list[dict[str, Any]]:
     for each in group:
         parity, facts = each.parity(work[each.id], work["peer"])
         rates = {name: [1 / cost for cost in costs[side]] for name, side in (("ours", each.id), ("peer", "peer"))}
+        if "peer_rate_same_batches" in facts:
+            facts["ratio_same_batches"] = statistics.median(rates["ours"]) / facts["peer_rate_same_batches"]
         found.append(row(each, ratios(costs[each.id], costs["peer"]), repetitions, parity, {"rates": rates, **facts}))
     return found
 
@@ -79,8 +82,8 @@ def write(folder: Path, found: list[dict[str, Any]], about: str) -> None:
         report.picture(ordered, folder / "picture.png")
 
 
-def main() -> None:
-    """Measure."""
+def main(args: list[str] | None = None) -> None:
+    """Measure; ``args`` are the words behind the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     real = Path(os.environ.get("LIT_RLHF_REAL_DATA", ROOT / "../shared/data")) / "preference"
     parser.add_argument("--only", choices=ALL, action="append", help="a row; may be given several times")
@@ -90,7 +93,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="toy sizes: the figures mean nothing")
     parser.add_argument("--hh", type=Path, default=real, help="file or folder with HH-RLHF pairs")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench")
-    options = parser.parse_args()
+    options = parser.parse_args(args)
     if options.repetitions < 1:
         parser.error("--repetitions must be 1 or more")
     torch.set_num_threads(1)

@@ -2,22 +2,17 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, matrix, ppo_iteration, report, reward_training, sampling, scoring
+from benchmarks import common, matrix, ppo_iteration, report, reward_training, run, sampling, scoring
 from benchmarks.bench import QUICK as SIZES
 from benchmarks.bench import Bench
 from lit_rlhf.data.preparation import Row
 from lit_rlhf.data.records import Record
 
-ROOT = Path(__file__).parents[2]
 with_trl = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs the extra `bench`")
 
 
@@ -129,16 +124,11 @@ def test_lower_is_better_for_memory_alone():
     assert not report.meets({**row, "better": "higher"})
 
 
-def test_rows_run_from_the_command_line_and_earlier_ones_stay(tmp_path):
-    def run(*words):
-        command = [sys.executable, "-m", "benchmarks.run", "--quick", "--repetitions", "1", "--out", str(tmp_path)]
-        found = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))
-        assert found.returncode == 0, found.stderr
-        return found.stdout
-
-    run("--only", "scoring", "--only", "memory_scoring", "--only", "matrix_share_256")
-    said = run("--only", "sample_one", "--only", "rm_hh", "--hh", str(tmp_path / "absent"))
-    assert "rm_hh: left out, no file of HH-RLHF pairs is at hand, see --hh" in said
+def test_rows_run_from_the_command_line_and_earlier_ones_stay(tmp_path, capsys):
+    toy = ["--quick", "--repetitions", "1", "--out", str(tmp_path)]
+    run.main([*toy, "--only", "scoring", "--only", "memory_scoring", "--only", "matrix_share_256"])
+    run.main([*toy, "--only", "sample_one", "--only", "rm_hh", "--hh", str(tmp_path / "absent")])
+    assert "rm_hh: left out, no file of HH-RLHF pairs is at hand, see --hh" in capsys.readouterr().out
     rows = json.loads((tmp_path / "quick" / "summary.json").read_text())
     assert [row["id"] for row in rows] == ["sample_one", "scoring", "memory_scoring", "matrix_share_256"]
     for row in rows:
