@@ -9,7 +9,7 @@ from itertools import chain, islice
 from typing import Any, Literal, TypeVar
 
 from lit_rlhf.data.errors import DataError, excerpt
-from lit_rlhf.data.fields import Row, listed
+from lit_rlhf.data.fields import Row, field, listed
 from lit_rlhf.data.formats import FORMATS, Reader, common_format, detect_format, get_reader
 from lit_rlhf.data.readers import read_safe_rlhf
 from lit_rlhf.data.records import Record, Source
@@ -71,13 +71,15 @@ class RowSource(Source):
                 if self.on_bad_row == "stop":
                     unlike_others = good > 0 or isinstance(row, DataError)
                     hint = f"Mend it, or leave such rows out: {self._option('on_bad_row', 'skip')}"
-                    raise DataError(str(error), location, hint if unlike_others else "") from None
+                    if not unlike_others:
+                        hint = "" if "\n" in str(error) else "It is the first row: is the format another one?"
+                    raise DataError(str(error), location, hint) from None
                 self.bad_rows += 1
             else:
                 good += 1
                 yield location, result
         if not good and last is not None:
-            raise DataError(f"not one row can be read; the last one: {last}", file)
+            raise DataError(f"not one row can be read; the last one: {last}", file, "Is the format another one?")
 
     def _option(self, name: str, value: str) -> str:
         """How the command line gives an option of this source."""
@@ -168,14 +170,14 @@ class PairFiles(RowSource):
         try:
             record = reader(row)
         except DataError as error:
-            raise DataError(str(error), hint=self._fields_hint(row)) from None
+            raise DataError(str(error), hint=self._fields_hint(row, str(error))) from None
         if detected is not None and (other := detect_format(row)) not in (None, detected):
             message = f"this row looks like format '{other}', but most of the first ones like '{detected}'"
             raise DataError(message, hint="Name the `format` to have all rows read alike.")
         return replace(record, meta=_small_id(row) | record.meta)
 
-    def _fields_hint(self, row: Row) -> str:
-        """What to do if fields of a row that cannot be read bear unexpected names."""
+    def _fields_hint(self, row: Row, error: str = "") -> str:
+        """What to do if fields of a row that cannot be read bear unexpected names; ``error`` names the fields."""
         absent = {standard: name for standard, name in self.fields.items() if name not in row}
         for standard, name in absent.items():
             near = difflib.get_close_matches(name, _short_names(row), n=1)
@@ -183,6 +185,8 @@ class PairFiles(RowSource):
             return f"The option fields.{standard} names {name!r}, which this row does not have{meant}"
         others = [name for name in _short_names(row) if name not in (*_STANDARD, *self.fields)]
         for standard in _STANDARD:
+            if error and field(standard) not in error:
+                continue
             near = difflib.get_close_matches(standard, self.fields, n=1)
             if near and near[0] not in _STANDARD:
                 return f"The option fields.{near[0]} fills no field of a format; did you mean fields.{standard}?"

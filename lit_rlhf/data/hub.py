@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from lit_rlhf.data.errors import DataError, excerpt
 
 _CONNECT_SECONDS = 3.0
+_AGAIN = "Copy it again, or write it anew with `save_to_disk`."
 
 
 def folder_rows(folder: str, split: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -22,7 +23,8 @@ def folder_rows(folder: str, split: str | None = None) -> Iterator[tuple[str, di
     """
     if not any(os.path.exists(os.path.join(folder, name)) for name in ("dataset_dict.json", "dataset_info.json")):
         files = sorted({path.suffix for path in Path(folder).iterdir() if path.suffix in (".jsonl", ".parquet")})
-        hint = f"To read the files in it, write {os.path.join(folder, '*' + files[0])}." if files else ""
+        pattern = os.path.join(folder, "*" + (files[0] if files else ".jsonl"))
+        hint = f"To read the files in it, write {pattern}."
         raise DataError("this folder is no data set that `save_to_disk` wrote", folder, hint)
     import datasets
 
@@ -30,7 +32,7 @@ def folder_rows(folder: str, split: str | None = None) -> Iterator[tuple[str, di
     try:
         data = datasets.load_from_disk(folder)
     except Exception as error:  # a damaged folder raises anything from KeyError to ArrowInvalid
-        raise DataError(f"damaged data set: {_reason(error)}", folder) from error
+        raise DataError(f"damaged data set: {_reason(error)}", folder, _AGAIN) from error
     yield from _rows(_choose_split(data, split, folder), folder)
 
 
@@ -67,7 +69,7 @@ def _check_names(folder: Path) -> None:
             names = [item if entry == "splits" else item["filename"] for item in found]
             outside = [name for name in names if name != Path(name).name or name in ("", ".", "..")]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(f"damaged data set: {_reason(error)}", str(path)) from error
+            raise DataError(f"damaged data set: {_reason(error)}", str(path), _AGAIN) from error
         if outside:
             hint = "Such a file was not written by `save_to_disk`; do not use it."
             raise DataError(f"names a file outside of its folder: {excerpt(str(outside[0]))}", str(path), hint)
@@ -76,13 +78,15 @@ def _check_names(folder: Path) -> None:
 def _choose_split(data: Any, split: str | None, where: str) -> Any:
     if not isinstance(data, dict):
         if split not in (None, data.split):
-            raise DataError(f"this data set holds one split, {data.split or 'unnamed'}; '{split}' was asked for", where)
+            message = f"this data set holds one split, {data.split or 'unnamed'}; '{split}' was asked for"
+            raise DataError(message, where, "Leave out `split`.")
         return data
     if split is None and len(data) == 1:
         return next(iter(data.values()))
     if split not in data:
         asked = "none was named" if split is None else f"there is no split '{split}'"
-        raise DataError(f"{asked}; the splits are {', '.join(sorted(data)) or '(none)'}", f"{where}, split")
+        splits = ", ".join(sorted(data)) or "(none)"
+        raise DataError(f"{asked}; the splits are {splits}", f"{where}, split", "Name one of them.")
     return data[split]
 
 
@@ -97,7 +101,7 @@ def _rows(data: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
         except StopIteration:
             return
         except Exception as error:  # decoding a damaged table
-            raise DataError(f"damaged data set: {_reason(error)}", f"{where}:row {number + 1}") from error
+            raise DataError(f"damaged data set: {_reason(error)}", f"{where}:row {number + 1}", _AGAIN) from error
         number += 1
         yield f"{where}:row {number}", row
 

@@ -61,7 +61,8 @@ class Renderer:
             tokenizer.eos_token = tokenizer.sep_token
             tokenizer.bos_token = tokenizer.bos_token or tokenizer.cls_token
         if tokenizer.eos_token_id is None:
-            raise DataError("has no end-of-sequence token, so no response can end", "tokenizer")
+            hint = "Give one: `eos_token` in the model's tokenizer_config.json."
+            raise DataError("has no end-of-sequence token, so no response can end", "tokenizer", hint)
         if template is None and tokenizer.chat_template is None:
             template = "dialogue"
         if template is not None:

@@ -48,7 +48,7 @@ def read_rows(path: str, split: str | None = None) -> Iterator[RawRow]:
     elif os.path.isdir(path):
         rows = hub.folder_rows(path, split)
     elif split is not None:
-        raise DataError(f"a file has no splits, but split '{split}' was asked for", path)
+        raise DataError(f"a file has no splits, but split '{split}' was asked for", path, "Leave out `split`.")
     else:
         rows = _file_rows(path)
     empty = True
@@ -56,7 +56,7 @@ def read_rows(path: str, split: str | None = None) -> Iterator[RawRow]:
         empty = False
         yield row
     if empty:
-        raise DataError("empty: it holds no row", path)
+        raise DataError("empty: it holds no row", path, "Was it written to its end? Name a file with rows.")
 
 
 def find_files(path: str | list[str]) -> list[str]:
@@ -132,7 +132,8 @@ def _file_rows(path: str) -> Iterator[RawRow]:
     if not os.path.exists(path):
         _not_found(path)
     if not _SUFFIX.search(path):
-        raise DataError(f"unknown file type '{Path(path).suffix}'; readable are {_KINDS}", path)
+        hint = f"Write it anew: pandas.read_…(…).to_json('{Path(path).stem}.jsonl', orient='records', lines=True)."
+        raise DataError(f"unknown file type '{Path(path).suffix}'; readable are {_KINDS}", path, hint)
     try:
         if path.lower().endswith(".parquet"):
             yield from _parquet_rows(path)
@@ -141,7 +142,7 @@ def _file_rows(path: str) -> Iterator[RawRow]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"damaged gzip file: {error}", path, "Copy or download it again.") from error
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path) from error
+        raise DataError(f"cannot be read: {error.strerror or error}", path, "May you read it?") from error
 
 
 def _json_rows(path: str) -> Iterator[RawRow]:
@@ -166,7 +167,7 @@ def _array_rows(path: str, text: bytes) -> Iterator[RawRow]:
     try:
         items = _parse(text)
     except DataError as error:
-        raise DataError(str(error), path) from error
+        raise DataError(str(error), path, "Mend it there, or write it anew with one row per line.") from error
     for number, item in enumerate(items, 1):
         yield f"{path}:item {number}", _object(item)
 
@@ -231,4 +232,5 @@ def _parquet_rows(path: str) -> Iterator[RawRow]:
                     yield f"{path}:row {number}", row
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise DataError(f"not a readable Parquet file (after row {number}): {reason}", path) from error
+        message = f"not a readable Parquet file (after row {number}): {reason}"
+        raise DataError(message, path, "Copy or download it again.") from error
