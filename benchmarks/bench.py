@@ -38,7 +38,7 @@ class Sizes:
     vocabulary: int = 4096
     pairs: int = 96
     wide_pairs: int = 48
-    hh_pairs: int = 48
+    hh_pairs: int = 64
     prompts: int = 64
     sequences: int = 256
     rollout: int = 32

@@ -39,6 +39,8 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
         axis.plot(row["curves"]["ours"], color=COLOURS[1], linewidth=1, label="here")
         axis.set_title(f"{row['id']}: loss over identical batches\nlargest difference {row['parity']:.1e}", fontsize=9)
         axis.set_xlabel("step", fontsize=8)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.tick_params(labelsize=8)
         axis.legend(frameon=False, fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
