@@ -18,6 +18,7 @@ from lit_rlhf.cli.panel import Panel
 from lit_rlhf.cli.parser import PlainLightningParser
 from lit_rlhf.cli.tracking import Wandb, finish
 from lit_rlhf.data.datamodule import PreferenceDataModule
+from lit_rlhf.networks.fast import FastPaths
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": {"class_path": "lit_rlhf.cli.tracking.Wandb"},
@@ -32,7 +33,8 @@ class StageCLI(LightningCLI):
     """LightningCLI with this project's module base, data, defaults and callbacks."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the groups ``checkpoint``, ``export``, ``history``, ``generations`` and ``panel``."""
+        """Add the groups ``fast``, ``checkpoint``, ``export``, ``history``, ``generations`` and ``panel``."""
+        parser.add_class_arguments(FastPaths, "fast")
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         # Without version counter: last.ckpt is the last one, not the first run's beside a last-v1.ckpt.
         defaults = {"save_last": True, "save_top_k": 0, "every_n_train_steps": 100, "enable_version_counter": False}
@@ -48,6 +50,11 @@ class StageCLI(LightningCLI):
         if config.get("enable_progress_bar") is not False and not any(isinstance(each, ProgressBar) for each in given):
             callbacks = [*callbacks, Progress()]
         return super()._instantiate_trainer(config, callbacks)
+
+    def before_instantiate_classes(self) -> None:
+        """Settle which fast ways are taken, for this process and those that it starts."""
+        command = self.config.get("subcommand")
+        FastPaths(**(self.config[command] if command else self.config)["fast"]).use()
 
     def after_instantiate_classes(self) -> None:
         """Let W&B write into the run's folder unless the options name another."""

@@ -75,7 +75,7 @@ def call_body(model: PreTrainedModel, ids: Tensor) -> Tensor:
     return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
 
 
-def by_length(sequences: Sequences, compute: Callable[[Sequences], Tensor], size: int = 8) -> Tensor:
+def by_length(sequences: Sequences, compute: Callable[..., Tensor], *beside: Tensor, size: int = 8) -> Tensor:
     """Compute rows in groups of similar length, so that little of the work is padding; same numbers, same order.
 
     Only on a CPU, and where at least a tenth would be padding: a GPU is better fed with everything at once.
@@ -84,13 +84,14 @@ def by_length(sequences: Sequences, compute: Callable[[Sequences], Tensor], size
         sequences: The rows.
         compute: From rows to one value per row ``(N,)``, per response token ``(N, T)``, several per token ``(N, T, K)``
             or one per feature ``(N, H)``.
+        beside: Tensors with one entry per row, of which ``compute`` gets its rows' as further arguments.
         size: Rows per group.
     """
     filled = float(sequences.length.float().mean()) / sequences.ids.shape[1]
     if len(sequences) <= size or filled > 0.9 or sequences.ids.device.type != "cpu":
-        return compute(sequences)
+        return compute(sequences, *beside)
     groups = sequences.length.argsort(stable=True).split(size)
-    parts = [compute(sequences[rows]) for rows in groups]
+    parts = [compute(sequences[rows], *(each[rows] for each in beside)) for rows in groups]
     if parts[0].dim() > 1:
         width, unpadded = max(part.shape[1] for part in parts), (0, 0) * (parts[0].dim() - 2)
         parts = [F.pad(part, (*unpadded, 0, width - part.shape[1])) for part in parts]

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.networks.backbone import by_length, call_body, check_length, load_model
+from lit_rlhf.networks.states import states_at
 
 Column = Callable[[Tensor, Tensor], Tensor]
 """From logits ``(M, V)`` and tokens ``(M,)`` to a number per token ``(M,)``."""
@@ -44,9 +45,15 @@ class PolicyNetwork(nn.Module):
         """
         return self._columns(sequences, [_at(temperature, chosen_logprobs)])[0]
 
-    def predictions(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the response tokens, and the likeliest token in the place of each; both ``(N, T)``."""
-        logprobs, likeliest = self._columns(sequences, [chosen_logprobs, _likeliest])
+    def predictions(self, sequences: Sequences, shared: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the response tokens, and the likeliest token in the place of each; both ``(N, T)``.
+
+        Args:
+            sequences: Prompts with responses.
+            shared: Tokens at each row's beginning that other rows may begin with, too ``(N,)``, and that are then
+                computed once; None takes the prompts.
+        """
+        logprobs, likeliest = self._columns(sequences, [chosen_logprobs, _likeliest], shared=shared)
         return logprobs, likeliest.long()
 
     def with_entropy(
@@ -72,26 +79,32 @@ class PolicyNetwork(nn.Module):
         return self._columns(sequences, [], score)[0]
 
     def _columns(
-        self, sequences: Sequences, columns: list[Column], score: Callable[[Tensor], Tensor] | None = None
+        self,
+        sequences: Sequences,
+        columns: list[Column],
+        score: Callable[[Tensor], Tensor] | None = None,
+        shared: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """One ``(N, T)`` for each column, and the score's last; fp32, so that ids below 2^24 stay exact."""
 
-        def compute(rows: Sequences) -> Tensor:
-            mask = rows.response_mask
-            if self._behind_head is None and columns:
-                found = _stacked(columns)(self._logits(rows)[mask], rows.responses[mask])
-                states = self._states(rows)[mask] if score is not None else None
-            else:
-                states = self._states(rows)[mask]  # (M, H)
-                found = self._from_states(states, rows.responses[mask], columns)
-            if score is not None:
-                assert states is not None
-                found = torch.cat([found, score(states)[:, None].float()], 1)
-            placed = found.new_zeros(*mask.shape, found.shape[1])
-            placed[mask] = found
-            return placed  # (N, T, K)
+        mask = sequences.response_mask
+        before = sequences.response_positions - 1  # the state before a token predicts it
+        if self._behind_head is None and columns:
+            found = by_length(sequences, lambda rows: self._of_logits(rows, columns))[mask]
+            states = states_at(self.model, sequences, before, mask) if score is not None else None
+        else:
+            states = states_at(self.model, sequences, before, mask, shared)  # (M, H)
+            found = self._from_states(states, sequences.responses[mask], columns)
+        if score is not None:
+            assert states is not None
+            found = torch.cat([found, score(states)[:, None].float()], 1)
+        placed = found.new_zeros(*mask.shape, found.shape[1])
+        placed[mask] = found
+        return placed.unbind(-1)
 
-        return by_length(sequences, compute).unbind(-1)
+    def _of_logits(self, sequences: Sequences, columns: list[Column]) -> Tensor:
+        """Columns ``(N, T, K)`` of the model's own logits."""
+        return _stacked(columns)(self._logits(sequences), sequences.responses)
 
     def _from_states(self, states: Tensor, tokens: Tensor, columns: list[Column]) -> Tensor:
         """Columns ``(M, K)`` of states ``(M, H)``, some rows at a time."""
@@ -108,12 +121,6 @@ class PolicyNetwork(nn.Module):
             return compute(states, tokens)
         parts = zip(states.split(size), tokens.split(size), strict=True)
         return torch.cat([checkpoint(compute, *part, use_reentrant=False) for part in parts])
-
-    def _states(self, sequences: Sequences) -> Tensor:
-        """The state that predicts each response token ``(N, T, H)``."""
-        states = call_body(self.model, sequences.ids)
-        rows = torch.arange(len(sequences), device=states.device)[:, None]
-        return states[rows, sequences.response_positions - 1]
 
     @cached_property
     @torch.no_grad()

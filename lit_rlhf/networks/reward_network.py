@@ -7,7 +7,8 @@ from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.networks.backbone import by_length, call_body, check_length, load_model
+from lit_rlhf.networks.backbone import by_length, check_length, load_model
+from lit_rlhf.networks.states import states_at
 
 
 class RewardNetwork(nn.Module):
@@ -41,13 +42,13 @@ class RewardNetwork(nn.Module):
 
     def features(self, sequences: Sequences) -> Tensor:
         """The state that feeds the head, one per row ``(N, H)``."""
-        return by_length(sequences, self._features)
-
-    def _features(self, sequences: Sequences) -> Tensor:
         if self.looks_ahead:
-            return self._head_input(sequences)
-        states = call_body(self.model, sequences.ids)
-        return states[torch.arange(len(sequences), device=states.device), sequences.length - 1]
+            return by_length(sequences, self._head_input)
+        return self._states(sequences, sequences.length[:, None] - 1)
+
+    def _states(self, sequences: Sequences, positions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """States of some tokens of each row, as `states_at` gives them."""
+        return states_at(self.model, sequences, positions, mask)
 
     def _head_input(self, sequences: Sequences) -> Tensor:
         """What an encoder's head reads: pooling, and layers before the last one, differ between architectures."""
@@ -79,7 +80,7 @@ class RewardNetwork(nn.Module):
         if self.looks_ahead:
             hint = "Give a decoder, such as Llama; an encoder can be the reward model."
             raise DataError("is an encoder, whose values would look ahead, so it cannot be a critic", self.path, hint)
-        return by_length(sequences, self._values)
+        return self._values(sequences, back=1)
 
     def token_scores(self, sequences: Sequences) -> Tensor:
         """Scores of each response up to and including its every token ``(N, T)``; meaningless at padding.
@@ -92,12 +93,12 @@ class RewardNetwork(nn.Module):
         if self.looks_ahead:
             hint = "Give a decoder, such as Llama."
             raise DataError("is an encoder, whose score at a token would look ahead", self.path, hint)
-        return by_length(sequences, lambda part: self._values(part, back=0))
+        return self._values(sequences, back=0)
 
-    def _values(self, sequences: Sequences, back: int = 1) -> Tensor:
-        states = call_body(self.model, sequences.ids)
-        rows = torch.arange(len(sequences), device=states.device)[:, None]
-        return self.score(states[rows, sequences.response_positions - back])
+    def _values(self, sequences: Sequences, back: int) -> Tensor:
+        mask = sequences.response_mask
+        scores = self.score(self._states(sequences, sequences.response_positions - back, mask))
+        return scores.new_zeros(mask.shape).masked_scatter(mask, scores)
 
 
 _HINT = "Use a decoder such as Llama, or an encoder such as BERT."

@@ -1,8 +1,6 @@
 """A model that reads a question with an answer and writes a better answer."""
 
-import inspect
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +70,7 @@ class Rewriter(nn.Module):
         return self.body if self.network is None else self.network.model  # type: ignore[return-value]
 
     def forward(self, asked: Sequences, targets: list[list[int]]) -> Rewriting:
-        """Read N answers and look at N targets, teacher-forced, in one pass.
+        """Read N answers and look at N targets, teacher-forced, in one pass; an equal prompt is computed once.
 
         Args:
             asked: Prompts with the responses to be corrected, N rows.
@@ -83,68 +81,12 @@ class Rewriter(nn.Module):
         mask = torch.arange(target.shape[1], device=device) < lengths[:, None]
         if self.network is not None:
             rows = stack_sequences(self._heads(asked), targets, self.pad_id).to(device)
-            return Rewriting(target, mask, *self.network.predictions(rows))
+            return Rewriting(target, mask, *self.network.predictions(rows, asked.prompt_length))
         model = self.model
         begin = torch.full_like(target[:, :1], model.config.decoder_start_token_id)  # type: ignore[arg-type]
         inputs = torch.cat([begin, target[:, :-1]], 1)  # (N, T): each token is predicted from those before it
         logits = model(input_ids=asked.ids, attention_mask=asked.mask, decoder_input_ids=inputs, use_cache=False).logits
         return Rewriting(target, mask, chosen_logprobs(logits.float(), target), logits.argmax(-1))
-
-    def shared(self, rejected: Sequences, chosen: Sequences) -> tuple[Rewriting, Rewriting]:
-        """What it writes to (prompt, rejected) and to (prompt, chosen), the target being chosen in both.
-
-        Both examples of a pair stand in one row behind a prompt that is computed once: prompt, rejected, marker,
-        chosen, and again chosen, marker, chosen, where the second part sees the prompt and itself, and counts its
-        positions from the prompt's end. The numbers are those of two separate rows.
-
-        Args:
-            rejected: Prompts with the rejected responses, N rows.
-            chosen: The same prompts with the chosen responses.
-        """
-        assert self.network is not None
-        device, marker = rejected.ids.device, len(self.marker)
-        targets, bad = chosen.response_lists(), rejected.response_lists()
-        prompts = [row[:n] for row, n in zip(chosen.ids.tolist(), chosen.prompt_length.tolist(), strict=True)]
-        rows = [p + r + self.marker + c + c + self.marker + c for p, r, c in zip(prompts, bad, targets, strict=True)]
-        ids, length = (each.to(device) for each in pad_rows(rows, self.pad_id))  # (N, S)
-        good = chosen.response_length
-        first = chosen.prompt_length + rejected.response_length + marker  # where the first target begins (N,)
-        fork = first + good  # where the second part begins (N,)
-        steps = torch.arange(ids.shape[1], device=device)
-        behind = steps >= fork[:, None]  # (N, S): the second part
-        of_prompt = steps < chosen.prompt_length[:, None]
-        places = torch.where(behind, steps - fork[:, None] + chosen.prompt_length[:, None], steps)
-        places = torch.where(steps < length[:, None], places, 0)  # padding may lie beyond the last position there is
-        sees = of_prompt[:, None, :] | (behind[:, :, None] == behind[:, None, :])  # (N, S, S): query, key
-        sees = sees & (steps[:, None] >= steps) & (steps < length[:, None])[:, None, :]
-        sees = sees | torch.eye(len(steps), dtype=torch.bool, device=device)  # a row of padding must see something
-        states = self.model.base_model(  # type: ignore[operator]
-            input_ids=ids, attention_mask=sees[:, None], position_ids=places, use_cache=False
-        ).last_hidden_state
-        target, lengths = (each.to(device) for each in pad_rows(targets, self.pad_id))
-        mask = torch.arange(target.shape[1], device=device) < lengths[:, None]  # (N, T)
-        found = []
-        for begin in (first, fork + good + marker):
-            at = (begin[:, None] - 1 + torch.arange(target.shape[1], device=device)).clamp(max=ids.shape[1] - 1)
-            head: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
-            logits = head(states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))).float()  # (N, T, V)
-            found.append(Rewriting(target, mask, chosen_logprobs(logits, target), logits.argmax(-1)))
-        return found[0], found[1]
-
-    @property
-    def can_share(self) -> bool:
-        """Whether `shared` gives right numbers: a plain decoder that sees all of its past and whose head is linear."""
-        if self.network is None:
-            return False
-        config: Any = self.model.config
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        sliding = getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")
-        windows = kinds != {"full_attention"} or sliding
-        scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-        changed = any(getattr(config, name, None) for name in scaled)
-        places = "position_ids" in inspect.signature(self.model.base_model.forward).parameters
-        # Other kinds of attention add a bool mask to their scores, or do not take one for every pair of tokens.
-        return config._attn_implementation == "sdpa" and places and not windows and not changed
 
     @torch.no_grad()
     def correct(self, asked: Sequences, eos_id: int, max_new_tokens: int) -> list[list[int]]:

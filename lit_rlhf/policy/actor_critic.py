@@ -177,13 +177,9 @@ class AdapterScores(RewardNetwork):
         """The shared model."""
         return self._model[0]
 
-    def _features(self, sequences: Sequences) -> Tensor:
+    def _states(self, sequences: Sequences, positions: Tensor, mask: Tensor | None = None) -> Tensor:
         with self._active():
-            return super()._features(sequences)
-
-    def _values(self, sequences: Sequences, back: int = 1) -> Tensor:
-        with self._active():
-            return super()._values(sequences, back)
+            return super()._states(sequences, positions, mask)
 
     @contextmanager
     def _active(self) -> Iterator[None]:

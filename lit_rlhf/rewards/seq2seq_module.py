@@ -41,8 +41,6 @@ class Seq2SeqRewardModule(AdaptedModule):
         correction_weight: Of the correction examples in the loss.
         identity_weight: Of the identity examples; 0 leaves them out.
         examples: Corrections of rejected validation responses that are written out for reading, greedily.
-        share_prompt: Compute the prompt of a pair once for its two examples, for decoders that see all of their past.
-            None does so where prompts are longer than responses, and where the model allows it.
     """
 
     def __init__(
@@ -54,7 +52,6 @@ class Seq2SeqRewardModule(AdaptedModule):
         correction_weight: float = 1.0,
         identity_weight: float = 1.0,
         examples: int = 4,
-        share_prompt: bool | None = None,
     ) -> None:
         super().__init__(model, optimizer, lora)
         self.save_hyperparameters()
@@ -64,7 +61,7 @@ class Seq2SeqRewardModule(AdaptedModule):
         if not correction_weight and not identity_weight:
             raise DataError("are both 0", "options correction_weight and identity_weight", "Nothing would be learned.")
         self.marker, self.correction_weight, self.identity_weight = marker, correction_weight, identity_weight
-        self.number_of_corrections, self.share_prompt = examples, share_prompt
+        self.number_of_corrections = examples
         self.network: Rewriter | None = None
         self.corrections: list[dict[str, Any]] = []
 
@@ -84,9 +81,6 @@ class Seq2SeqRewardModule(AdaptedModule):
         self.adapt(self.network.model, self.renderer)
         if self.lora is not None:
             self.network.model.get_output_embeddings().requires_grad_(False)  # type: ignore[operator]
-        if self.share_prompt and not self.network.can_share:
-            hint = "Leave it out: encoder–decoders and models with windows of attention read every example alone."
-            raise DataError("is impossible with this model", "option share_prompt", hint)
         self.scored = PairMetrics(datamodule.source_names, datamodule.val_rows)
         self.by_matches, self.by_likelihood = PairwiseAccuracy(), PairwiseAccuracy()
         self.kept, self.copied = PairwiseAccuracy(), PairwiseAccuracy()
@@ -119,24 +113,14 @@ class Seq2SeqRewardModule(AdaptedModule):
         if not self.identity_weight:
             alone: Rewriting = self.network(batch.rejected, targets)  # type: ignore[misc]
             return self._weighted([(self.correction_weight, alone)])
-        if self._shares(batch):
-            correction, identity = self.network.shared(batch.rejected, batch.chosen)  # type: ignore[union-attr]
-        else:
-            both: Rewriting = self.network(batch.rejected.joined(batch.chosen), targets * 2)  # type: ignore[misc]
-            correction, identity = both[: len(batch)], both[len(batch) :]
+        both: Rewriting = self.network(batch.rejected.joined(batch.chosen), targets * 2)  # type: ignore[misc]
+        correction, identity = both[: len(batch)], both[len(batch) :]
         return self._weighted([(self.correction_weight, correction), (self.identity_weight, identity)])
 
     def _weighted(self, examples: list[tuple[float, Rewriting]]) -> Tensor:
         total = sum(weight * torch.where(each.mask, -each.logprobs, 0.0).sum() for weight, each in examples)
         tokens = sum(weight * each.mask.sum() for weight, each in examples)
         return torch.as_tensor(total / torch.as_tensor(tokens).clamp(min=1e-8))
-
-    def _shares(self, batch: PairBatch) -> bool:
-        """Whether both examples of a pair are to stand behind one prompt."""
-        if self.share_prompt is None:
-            longer = batch.chosen.prompt_length.float().mean() > batch.chosen.response_length.float().mean()
-            return bool(longer) and self.network.can_share  # type: ignore[union-attr]
-        return self.share_prompt
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """One step on a batch of pairs."""

@@ -10,6 +10,7 @@ from lit_rlhf.cli.panel import Panel
 from lit_rlhf.cli.stage import make_cli
 from lit_rlhf.cli.tracking import Wandb
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.networks.fast import FastPaths
 from lit_rlhf.policy import SFTModule
 from lit_rlhf.rewards import ScalarRewardModule
 
@@ -50,6 +51,17 @@ def test_configs_are_merged_from_left_to_right_and_words_win(tmp_path, monkeypat
     cli = parsed("-c", "first.yaml", "-c", "second.yaml", "--data.batch_size", "5", "--model.model", "c")
     assert (cli.model.path, cli.model.optimizer.lr, cli.model.optimizer.warmup) == ("c", 2.0, 0.5)
     assert (cli.datamodule.batch_size, cli.datamodule.val_batch_size) == (5, 10)
+
+
+def test_fast_ways_are_switched_off_and_on_again_by_options(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIT_RLHF_FAST", "{}")
+    words = ("--model", "SFTModule", "--model.model", "x")
+    cli = parsed(*words, "--fast.packing", "false")
+    assert cli.config["fast"]["packing"] is False
+    assert FastPaths.current() == FastPaths(packing=False)
+    parsed(*words)
+    assert FastPaths.current() == FastPaths(), "the next stage of the process starts with what is usual"
 
 
 @pytest.mark.parametrize("words", [["--model.modle", "x"], ["--data.batchsize", "3"], ["--trainer.steps", "3"]])

@@ -1,4 +1,5 @@
 import copy
+import json
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,7 @@ from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import export, fingerprint
 from lit_rlhf.networks.dropout import add_dropout
 from lit_rlhf.networks.reward_network import RewardNetwork
+from lit_rlhf.networks.states import packs
 
 RATE = 0.3
 
@@ -63,8 +65,10 @@ def test_weights_their_names_and_the_export_stay_as_they_are(any_model, tmp_path
     assert first == second
 
 
-def test_outputs_of_attention_and_mlp_are_dropped_once(any_model):
+def test_outputs_of_attention_and_mlp_are_dropped_once(any_model, monkeypatch):
     plain, dropping = network(any_model, None).eval(), network(any_model).train()
+    monkeypatch.setenv("LIT_RLHF_FAST", json.dumps({"last_layer": False}))  # the last layer's outputs are compared, too
+    assert packs(dropping.model) == packs(plain.model)  # tried before anything is recorded
     for name, module in dropping.named_modules():  # leave attention probabilities alone: the rest can then be compared
         if name.endswith("attn_dropout"):
             module.p = 0.0

@@ -2,13 +2,14 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPTJConfig, T5Config, T5ForConditionalGeneration
+from transformers import AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
 
 from lit_rlhf.data.batches import Completions, PairBatch, stack_sequences
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer, cut_into_tokens
 from lit_rlhf.networks.rewriter import Rewriter, correction_marker
+from lit_rlhf.networks.states import packs
 from lit_rlhf.rewards import ContrastiveReward, Seq2SeqReward, Seq2SeqRewardModule
 from lit_rlhf.rewards.seq2seq import hand_on, load_rewriter
 from lit_rlhf.world import WorldPairs, tokenizer
@@ -84,53 +85,17 @@ def test_one_pass_over_a_batch_equals_one_token_at_a_time(base):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2"])
-def test_a_shared_prompt_gives_the_numbers_and_gradients_of_separate_rows(write_model, architecture):
+def test_the_prompt_of_both_examples_is_computed_once(write_model, architecture):
     network, _ = rewriter(write_model(architecture))
-    assert network.can_share
     batch = next(iter(pairs(write_model(architecture), val_fraction=0).train_dataloader()))
-    targets = batch.chosen.response_lists()
-    apart = network(batch.rejected.joined(batch.chosen), targets * 2)
-    together = network.shared(batch.rejected, batch.chosen)
-    gradients = []
-    for found in ((apart[: len(batch)], apart[len(batch) :]), together):
-        logprobs = torch.cat([each.logprobs[each.mask] for each in found])
-        gradients.append((logprobs, torch.autograd.grad(logprobs.mean(), list(network.parameters())[:3])))
-    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-4)
-    for one, other in zip((apart[: len(batch)], apart[len(batch) :]), together, strict=True):
-        assert (one.predicted == other.predicted)[one.mask].float().mean() > 0.99  # ties apart
-        assert torch.equal(one.mask, other.mask)
-
-
-def test_a_shared_prompt_needs_no_more_positions_than_its_examples(tmp_path):
-    """One long row beside a short one: padding must not be looked up behind the last position."""
-    words = tokenizer()
-    ends = {"vocab_size": len(words), "eos_token_id": words.eos_token_id, "bos_token_id": None}
-    config = GPT2Config(n_embd=32, n_layer=1, n_head=2, n_positions=48, **ends)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    words.save_pretrained(tmp_path)
-    network, _ = rewriter(str(tmp_path))
-    prompts, answers = [[7] * 3, [7] * 3], [[8] * 20, [8] * 2]
-    sequences = stack_sequences(prompts, answers, 0)
-    with torch.no_grad():
-        together = network.shared(sequences, sequences)
-        apart = network(sequences, answers)
-    for each in together:
-        torch.testing.assert_close(each.logprobs[each.mask], apart.logprobs[apart.mask], atol=1e-5, rtol=0)
-
-
-def test_models_whose_attention_takes_no_such_mask_do_not_share(tmp_path):
-    words = tokenizer()
-    config = GPTJConfig(n_embd=32, n_layer=1, n_head=2, n_positions=64, rotary_dim=8, vocab_size=len(words))
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    words.save_pretrained(tmp_path)
-    assert not rewriter(str(tmp_path))[0].can_share
-
-
-def test_windows_of_attention_and_encoder_decoders_do_not_share(write_model, t5, lit, tmp_path):
-    assert not rewriter(write_model("gemma3"))[0].can_share
-    assert not rewriter(t5)[0].can_share
-    with pytest.raises(DataError, match="share_prompt"):
-        fit(lit, tmp_path, t5, share_prompt=True)
+    targets, asked, seen = batch.chosen.response_lists() * 2, batch.rejected.joined(batch.chosen), []
+    assert packs(network.model)
+    network.model.get_input_embeddings().register_forward_hook(lambda _, ids, states: seen.append(ids[0].numel()))
+    network(asked, targets)
+    answers = int(asked.response_length.sum()) + sum(map(len, targets)) + len(targets) * len(network.marker)
+    rows = zip(batch.chosen.ids.tolist(), batch.chosen.prompt_length.tolist(), strict=True)
+    prompts = {tuple(ids[:length]) for ids, length in rows}
+    assert seen[-1] == answers + sum(map(len, prompts))
 
 
 def test_corrections_are_the_likeliest_tokens_until_the_end(base):
@@ -182,12 +147,11 @@ def loaded(path, data, **options):
     return module
 
 
-@pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize(("correction", "identity"), [(1.0, 1.0), (2.0, 0.5), (1.0, 0.0), (0.0, 1.0)])
-def test_the_loss_is_the_weighted_mean_over_target_tokens(tiny_model, correction, identity, share):
+def test_the_loss_is_the_weighted_mean_over_target_tokens(tiny_model, correction, identity):
     data = pairs(tiny_model, val_fraction=0)
     weights = {"correction_weight": correction, "identity_weight": identity}
-    module = loaded(tiny_model, data, share_prompt=share, **weights)
+    module = loaded(tiny_model, data, **weights)
     batch = next(iter(data.train_dataloader()))
     total = weight = 0.0
     for good, bad in zip(batch.chosen.response_lists(), batch.rejected.response_lists(), strict=True):

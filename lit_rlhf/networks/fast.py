@@ -1,0 +1,31 @@
+"""Which of the fast ways are taken; every one gives the numbers of the plain way."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+_VARIABLE = "LIT_RLHF_FAST"
+
+
+@dataclass(frozen=True)
+class FastPaths:
+    """Fast ways of computing the same numbers; switch one off to compare with the plain way, or to look for a fault.
+
+    Attributes:
+        packing: Rows of different lengths are computed as one row without padding, where the architecture allows it.
+        shared_prompts: A prompt that several responses share is computed once; needs ``packing``.
+        last_layer: The last layer's MLP is computed only for the tokens whose state is asked for; needs ``packing``.
+    """
+
+    packing: bool = True
+    shared_prompts: bool = True
+    last_layer: bool = True
+
+    @classmethod
+    def current(cls) -> "FastPaths":
+        """What holds for this process and those that it starts."""
+        return cls(**json.loads(os.environ.get(_VARIABLE, "{}")))
+
+    def use(self) -> None:
+        """Let this hold from now on."""
+        os.environ[_VARIABLE] = json.dumps(asdict(self))

@@ -1,0 +1,142 @@
+"""Hidden states of the tokens that are asked for, computed without padding and without what nobody reads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from lit_rlhf.data.batches import Sequences
+from lit_rlhf.networks.backbone import by_length, call_body, check_length
+from lit_rlhf.networks.fast import FastPaths
+from lit_rlhf.networks.packing import NAME, Packed, pack
+
+_TOKENWISE = ("mlp", "self_attn.q_proj", "self_attn.o_proj")
+"""Parts of a layer that do the same to every token, as Llama and its kin name them."""
+
+
+def states_at(
+    model: PreTrainedModel,
+    sequences: Sequences,
+    positions: Tensor,
+    mask: Tensor | None = None,
+    shared: Tensor | None = None,
+) -> Tensor:
+    """Final hidden states of some tokens of each row, computed without padding wherever the model allows it.
+
+    Args:
+        model: A decoder.
+        sequences: The rows.
+        positions: Which tokens, as positions in each row ``(N, T)``.
+        mask: Which of them are meant ``(N, T)``; None means all.
+        shared: Tokens at each row's beginning that other rows may begin with, too ``(N,)``, and that are then computed
+            once; None takes the prompts.
+
+    Returns:
+        ``(M, H)``, M being the tokens that are meant, row by row.
+    """
+    check_length(model, sequences.ids.shape[1])
+    mask = torch.ones_like(positions, dtype=torch.bool) if mask is None else mask
+    fast = FastPaths.current()
+    if not fast.packing or not _sees_all(model, sequences.ids.shape[1]) or not packs(model):
+        return by_length(sequences, lambda rows, at: _padded(model, rows, at), positions)[mask]
+    shared = sequences.prompt_length if shared is None else shared
+    packed = pack(sequences, shared if fast.shared_prompts else None)
+    places = packed.index(positions)[mask]
+    return _packed(model, packed, places, fast.last_layer and packs(model, pruned=True))
+
+
+def packs(model: PreTrainedModel, pruned: bool = False) -> bool:
+    """Whether a model gives packed rows the states that it gives them alone; tried once, on three short rows.
+
+    Args:
+        model: A decoder; its attention becomes the one for packed rows if it does.
+        pruned: Whether it also does so where its last layer computes only what is asked for.
+    """
+    known: dict[bool, bool] | None = getattr(model, "_packs", None)
+    if known is None:
+        training = model.training
+        model.eval()
+        known = model._packs = _try(model)  # type: ignore[attr-defined]
+        model.train(training)
+    return known[pruned]
+
+
+@torch.no_grad()
+def _try(model: PreTrainedModel) -> dict[bool, bool]:
+    before = model.config._attn_implementation
+    if before not in ("sdpa", NAME):  # a way of attention that was asked for, or an architecture that has no other
+        return {False: False, True: False}
+    device = next(model.parameters()).device
+    ids = torch.tensor([[1, 2, 3, 4, 0, 0], [1, 2, 3, 5, 6, 7], [7, 6, 5, 4, 3, 0]], device=device)
+    rows = Sequences(ids, torch.tensor([3, 3, 2], device=device), torch.tensor([4, 6, 5], device=device))
+    packed, positions = pack(rows, rows.prompt_length), torch.arange(6, device=device).expand(3, -1)
+    alone = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    found = {}
+    model.set_attn_implementation(NAME)
+    for pruned, asked in ((False, rows.mask), (True, positions == rows.length[:, None] - 1)):
+        try:
+            together = _packed(model, packed, packed.index(positions)[asked], pruned)
+            tolerance = 1e-4 if alone.dtype == torch.float32 else 5e-2
+            found[pruned] = torch.allclose(together, alone[asked], atol=tolerance, rtol=tolerance)
+        except (TypeError, ValueError, RuntimeError, AttributeError):  # an architecture that knows nothing of it
+            found[pruned] = False
+    if not found[False]:
+        model.set_attn_implementation(before)
+    return found
+
+
+def _packed(model: PreTrainedModel, packed: Packed, places: Tensor, pruned: bool) -> Tensor:
+    """Final hidden states ``(M, H)`` of tokens that stand at some places ``(M,)`` of packed rows."""
+    # A mask of four dimensions is passed on as it is, where none would be made into one of L x L; nobody looks at it.
+    unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=places.device)
+    layer = _last_layer(model) if pruned else None
+    # A checkpointed layer is computed again on the way back, when nobody says any more what is asked for.
+    with nullcontext() if layer is None or layer.gradient_checkpointing else _only(layer, places):
+        output = model.base_model(
+            input_ids=packed.ids, position_ids=packed.positions, attention_mask=unused, use_cache=False, packed=packed
+        )
+    return output.last_hidden_state[0].index_select(0, places)
+
+
+@contextmanager
+def _only(layer: nn.Module, places: Tensor) -> Iterator[None]:
+    """Let a layer's tokenwise parts compute some tokens only; the others' states become meaningless."""
+    asked = places.unique()
+
+    def pick(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
+        return inputs[0].index_select(1, asked), *inputs[1:]
+
+    def place(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return output.new_zeros(1, length[0], output.shape[-1]).index_copy(1, asked, output)
+
+    length: list[int] = []
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs: length.append(inputs[0].shape[1]))]
+    parts = dict(layer.named_modules())
+    for part in filter(None, map(parts.get, _TOKENWISE)):
+        hooks += [part.register_forward_pre_hook(pick), part.register_forward_hook(place)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _last_layer(model: PreTrainedModel) -> GradientCheckpointingLayer | None:
+    layers = [each for each in model.base_model.modules() if isinstance(each, GradientCheckpointingLayer)]
+    return layers[-1] if layers else None
+
+
+def _sees_all(model: PreTrainedModel, longest: int) -> bool:
+    """Whether every token sees the whole of its row: no layer has a window that is shorter."""
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    return not window or longest <= window
+
+
+def _padded(model: PreTrainedModel, sequences: Sequences, positions: Tensor) -> Tensor:
+    """States of some tokens of each row ``(N, T, H)``, the plain way."""
+    states = call_body(model, sequences.ids)
+    return states[torch.arange(len(sequences), device=states.device)[:, None], positions]

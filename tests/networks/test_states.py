@@ -1,0 +1,172 @@
+import copy
+import itertools
+from functools import partial
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM, BloomConfig, GPTJConfig, MistralConfig
+
+from lit_rlhf.data.batches import Sequences, stack_sequences
+from lit_rlhf.networks.adapters import LoRA
+from lit_rlhf.networks.backbone import load_model
+from lit_rlhf.networks.fast import FastPaths
+from lit_rlhf.networks.packing import NAME
+from lit_rlhf.networks.policy_network import PolicyNetwork
+from lit_rlhf.networks.reward_network import RewardNetwork
+from lit_rlhf.networks.states import packs, states_at
+
+WAYS = [FastPaths(*ways) for ways in itertools.product([False, True], repeat=3)]
+PLAIN = FastPaths(False, False, False)
+
+
+@pytest.fixture(autouse=True)
+def _restored(monkeypatch):
+    monkeypatch.setenv("LIT_RLHF_FAST", "{}")
+
+
+def rows(prompts: int = 6, each: int = 3, vocabulary: int = 600) -> Sequences:
+    """Ragged rows, several to a prompt, not side by side."""
+    generator = torch.Generator().manual_seed(3)
+
+    def words(low: int, high: int) -> list[int]:
+        n = int(torch.randint(low, high, (1,), generator=generator))
+        return torch.randint(6, vocabulary, (n,), generator=generator).tolist()
+
+    asked = [words(1, 30) for _ in range(prompts)]
+    return stack_sequences(asked * each, [words(1, 30) for _ in range(prompts * each)], 0)
+
+
+def measured(network, sequences, way, **options):
+    """Outputs and gradients."""
+    way.use()
+    network.zero_grad()
+    output = network(sequences, **options)
+    mask = sequences.response_mask if output.dim() == 2 else torch.ones_like(output, dtype=torch.bool)
+    (output * torch.arange(output.numel()).reshape(output.shape).cos())[mask].sum().backward()
+    return output.detach()[mask], [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+
+def same(one, other):
+    torch.testing.assert_close(one[0], other[0], atol=1e-5, rtol=1e-5)
+    for x, y in zip(one[1], other[1], strict=True):
+        torch.testing.assert_close(x, y, atol=1e-5 * (1 + float(y.abs().max())), rtol=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS[1:], ids=str)
+def test_every_fast_way_gives_the_plain_log_probabilities_and_gradients(any_model, way):
+    network, sequences = PolicyNetwork(any_model), rows()
+    same(measured(network, sequences, way), measured(network, sequences, PLAIN))
+
+
+@pytest.mark.parametrize("way", WAYS[1:], ids=str)
+@pytest.mark.parametrize("values", [False, True])
+def test_every_fast_way_gives_the_plain_scores_and_gradients(any_model, values, way):
+    network, sequences = RewardNetwork(any_model), rows()
+    same(measured(network, sequences, way, values=values), measured(network, sequences, PLAIN, values=values))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2"])
+def test_the_usual_architectures_take_the_fast_ways(write_model, architecture):
+    model = load_model(write_model(architecture), "causal")
+    assert packs(model)
+    assert packs(model, pruned=True)
+
+
+def test_the_fast_ways_compute_less(tiny_model):
+    network, sequences = RewardNetwork(tiny_model), rows()
+    seen: dict[str, list[int]] = {"first": [], "last": []}
+    layers = network.model.base_model.layers
+    for name, layer in (("first", layers[0]), ("last", layers[-1])):
+        layer.mlp.gate_proj.register_forward_hook(lambda _, x, y, name=name: seen[name].append(y[..., 0].numel()))
+    packs(network.model)
+    for each in seen.values():
+        each.clear()
+    with torch.no_grad():
+        for way in (PLAIN, FastPaths(True, False, False), FastPaths(True, True, False), FastPaths()):
+            way.use()
+            network(sequences)
+    plain, padding_free, shared, pruned = ([sum(seen["first"][:3])], *([n] for n in seen["first"][3:]))
+    tokens, prompts = int(sequences.length.sum()), int(sequences.prompt_length[:6].sum())
+    assert (padding_free, shared, pruned) == ([tokens], [tokens - 2 * prompts], [tokens - 2 * prompts])
+    assert plain[0] > tokens
+    assert seen["last"][-2:] == [tokens - 2 * prompts, len(sequences)]
+
+
+@pytest.mark.parametrize("config", [GPTJConfig, BloomConfig])
+def test_architectures_with_an_attention_of_their_own_take_the_plain_way(config):
+    sizes = {"hidden_size": 32, "n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 600, "n_positions": 64}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config(**sizes, rotary_dim=8)).eval()
+    before, network = model.config._attn_implementation, PolicyNetwork(model)
+    same(measured(network, rows(), FastPaths()), measured(network, rows(), PLAIN))
+    assert not packs(model)
+    assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("window", [4, 64])
+def test_a_window_of_attention_is_kept(window):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    torch.manual_seed(0)
+    config = MistralConfig(**sizes, intermediate_size=48, vocab_size=600, sliding_window=window)
+    network = PolicyNetwork(AutoModelForCausalLM.from_config(config).eval())
+    same(measured(network, rows(), FastPaths()), measured(network, rows(), PLAIN))
+
+
+def test_an_attention_that_was_asked_for_stays(tiny_model):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="eager")
+    assert not packs(model)
+    assert model.config._attn_implementation == "eager"
+
+
+def test_padded_rows_and_masks_still_work_where_rows_can_be_packed(tiny_model):
+    plain, model = (load_model(tiny_model, "causal").eval() for _ in range(2))
+    assert packs(model)
+    assert model.config._attn_implementation == NAME
+    ids, mask = torch.tensor([[0, 0, 7, 8], [9, 10, 11, 12]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    with torch.no_grad():
+        for options in ({}, {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}):
+            found, expected = (each(input_ids=ids, **options).logits for each in (model, plain))
+            real = torch.ones_like(mask) if not options else mask
+            assert torch.equal(found[real.bool()], expected[real.bool()])
+
+
+def test_checkpointed_layers_give_the_same_gradients(tiny_model):
+    network, sequences = RewardNetwork(tiny_model).train(), rows()
+    expected = measured(network, sequences, PLAIN)
+    for layer in network.model.base_model.layers:
+        layer.gradient_checkpointing, layer._gradient_checkpointing_func = (
+            True,
+            partial(checkpoint, use_reentrant=False),
+        )
+    same(measured(network, sequences, FastPaths()), expected)
+
+
+def test_adapters_are_trained_alike(tiny_model):
+    network, sequences = RewardNetwork(tiny_model), rows()
+    LoRA(r=2).add(network.model)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(1))
+    same(measured(network, sequences, FastPaths()), measured(network, sequences, PLAIN))
+
+
+def test_the_trial_leaves_the_model_as_it_was(tiny_model):
+    model = load_model(tiny_model, "causal").train()
+    state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    packs(model)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_no_state_depends_on_the_rows_beside_it(tiny_model):
+    model, sequences = load_model(tiny_model, "causal").eval(), rows()
+    last = sequences.length[:, None] - 1
+    with torch.no_grad():
+        together = states_at(model, sequences, last)
+        for row in range(len(sequences)):
+            alone = sequences[slice(row, row + 1)]
+            torch.testing.assert_close(states_at(model, alone, last[row : row + 1])[0], together[row])
