@@ -86,7 +86,7 @@ def main() -> None:
     preset, device = PRESETS[options.preset], options.device
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no GPU here; --preset tiny --device cpu shows that the rows run")
-    where = alone(machine, device)
+    where = machine(device)
     rows: dict[str, dict[str, Any]] = {}
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:

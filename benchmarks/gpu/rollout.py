@@ -33,7 +33,8 @@ def roll_out(
         mixed: Weights in fp32 under autocast, as PPO samples in its training; otherwise weights in bf16.
     """
     kind = torch.float32 if mixed else low_precision(device)
-    model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=kind).to(device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=kind)
+    model.to(device).eval()
     end = int(model.config.eos_token_id)
     tilt(model, end, 4 / preset.response if ends else None)
     ids, lengths = _prompts(preset, device)
