@@ -29,7 +29,7 @@ class Endpoint:
             itself belongs in no config.
 
     Raises:
-        DataError: If the address is none, a number is out of range, or the variable is not set.
+        DataError: If the address is none or holds a password, a number is out of range, or the variable is not set.
     """
 
     def __init__(
@@ -43,23 +43,28 @@ class Endpoint:
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise DataError(f"{url!r} is no address", "endpoint, url", "Give one such as http://localhost:8000.")
+        if "@" in url.split("/")[2]:
+            hint = "Addresses are written to configs and logs. Put it into an environment variable, and name that: key."
+            raise DataError("the address holds a user's name or password", "endpoint, url", hint)
         if timeout <= 0 or retries < 0 or wait < 0 or concurrency < 1:
             hint = "timeout must be above 0, retries and wait at least 0, concurrency at least 1."
             raise DataError(f"a number is out of range for {url}", "endpoint", hint)
         if key is not None and key not in os.environ:
             hint = f"Set it: export {key}=…" if key.isidentifier() else "Give the name of a variable, never the key."
             raise DataError("the environment variable with the key is not set", "endpoint, key", hint)
+        if key is not None and not (self._secret(key).isascii() and self._secret(key).isprintable()):
+            raise DataError(f"the value of {key} is no line of ASCII", "endpoint, key", f"Mend {key}.")
         self.url, self.timeout, self.retries, self.wait = url.rstrip("/"), timeout, retries, wait
         self.concurrency, self.key = concurrency, key
 
     def __repr__(self) -> str:
-        return f"Endpoint({self.url})"
+        return f"Endpoint({self.url.partition('?')[0]})"
 
     @cached_property
     def _client(self) -> "httpx.Client":
         import httpx
 
-        headers = {"Authorization": f"Bearer {os.environ[self.key]}"} if self.key else {}
+        headers = {"Authorization": f"Bearer {self._secret(self.key)}"} if self.key else {}
         limits = httpx.Limits(max_connections=self.concurrency)
         return httpx.Client(headers=headers, timeout=self.timeout, limits=limits)
 
@@ -86,9 +91,9 @@ class Endpoint:
             try:
                 status, body = self._attempt(path, payload)
             except httpx.HTTPError as error:
-                reason = f"{type(error).__name__}: {error}".rstrip(": ")
+                reason = self._without_key(f"{type(error).__name__}: {error}".rstrip(": "))
                 continue
-            text = body.decode("utf-8", "replace")
+            text = self._without_key(body.decode("utf-8", "replace"))
             if 200 <= status < 300:
                 try:
                     return json.loads(text)
@@ -100,6 +105,15 @@ class Endpoint:
                 raise DataError(f"the server refuses: {reason}", self.url + path, "It will not do on a second attempt.")
         hint = "Is the server up? Give a longer timeout or more retries if it is only slow."
         raise DataError(f"no answer after {self.retries + 1} attempts; the last: {reason}", self.url + path, hint)
+
+    def _without_key(self, text: str) -> str:
+        """Servers and libraries repeat the key in their complaints."""
+        key = self._secret(self.key) if self.key else ""
+        return text.replace(key, f"${self.key}") if key else text
+
+    @staticmethod
+    def _secret(name: str) -> str:
+        return os.environ.get(name, "").strip()
 
     def _attempt(self, path: str, payload: dict[str, Any]) -> tuple[int, bytes]:
         """Status and body; a server that trickles is given up as well, after twice the timeout at most."""

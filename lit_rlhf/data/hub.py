@@ -91,6 +91,10 @@ def _choose_split(data: Any, split: str | None, where: str) -> Any:
 
 
 def _rows(data: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        data.data.validate(full=True)  # texts that lie outside of a damaged table would end the process
+    except Exception as error:
+        raise DataError(f"damaged data set: {_reason(error)}", where, _AGAIN) from error
     # Pictures and sounds would be opened from wherever the data says, be it another file or the network.
     media = [name for name, feature in data.features.items() if _opens_files(feature)]
     rows = iter(data.remove_columns(media).with_format(None))  # as plain values, whatever format it was saved with

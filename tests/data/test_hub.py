@@ -1,4 +1,7 @@
 import json
+import struct
+import subprocess
+import sys
 import time
 
 import datasets
@@ -139,3 +142,17 @@ def test_pictures_are_left_out_and_nothing_is_opened_for_them(tmp_path, monkeypa
     made.remove_columns(["seen", "more", "deep"]).save_to_disk(tmp_path / "one")  # saving would open them too
     monkeypatch.setattr(datasets, "load_from_disk", lambda folder: made)
     assert [row for _, row in read_rows(str(tmp_path / "one"))] == [{"prompt": "p"}]
+
+
+def test_a_table_whose_texts_lie_outside_of_it_is_refused(tmp_path, data):
+    """In a process of its own: to read such a table ends the process."""
+    data.save_to_disk(tmp_path / "one")
+    (path,) = (tmp_path / "one").glob("*.arrow")
+    places = struct.pack("<6i", 0, 2, 4, 6, 8, 10)  # of p0 to p4 in one buffer
+    assert places in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(places, struct.pack("<6i", 0, 2, 4, 6, 8, 2**30)))
+    statement = f"from lit_rlhf.data.rows import read_rows; list(read_rows({str(tmp_path / 'one')!r}))"
+    done = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "DataError" in done.stderr
+    assert "damaged data set" in done.stderr

