@@ -7,6 +7,7 @@ its own row alone. It works for every architecture that leaves attention to that
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class Group:
     Attributes:
         queries: Which tokens ask ``(G, Q)``; a piece's last token again where it is shorter.
         real: Where it is not ``(G, Q)``.
-        keys: Which tokens are seen ``(G, K)``: those of a shared prompt first.
+        keys: Which tokens are seen ``(G, K)``: those in front of the piece first.
         bias: 0 where a query sees a key, otherwise −∞ ``(G, 1, Q, K)``; None for causal attention among the queries.
     """
 
@@ -49,6 +50,8 @@ class Packed:
         own_start: Where the rest of it stands ``(N,)``.
         fork: How many tokens of each row that beginning has ``(N,)``.
         groups: Who sees whom.
+        queries: Those of all groups behind each other.
+        keys: The same of their keys.
         back: Where each token's attention stands behind each other in the groups' results ``(L,)``.
     """
 
@@ -58,6 +61,8 @@ class Packed:
     own_start: Tensor
     fork: Tensor
     groups: list[Group]
+    queries: Tensor
+    keys: Tensor
     back: Tensor
 
     def index(self, positions: Tensor) -> Tensor:
@@ -70,12 +75,12 @@ class Packed:
 
 @dataclass
 class _Piece:
-    """Neighbouring tokens of one row, and the shared prompt that they see in front of them."""
+    """Neighbouring tokens of one row, and the tokens in front of them: a shared prompt, or the row's beginning."""
 
     start: int
     length: int
-    prompt_start: int = 0
-    prompt_length: int = 0
+    front_start: int = 0
+    front_length: int = 0
 
 
 def pack(sequences: Sequences, shared: Tensor | None = None) -> Packed:
@@ -100,25 +105,33 @@ def pack(sequences: Sequences, shared: Tensor | None = None) -> Packed:
         positions += range(begin, length)
         shared_start.append(first[key])
         own_start.append(start + prompt - begin)
-        pieces.append(_Piece(start, length - begin, first[key], begin))
+        pieces += _cut(start, length) if known is None else [_Piece(start, length - begin, first[key], begin)]
     device = sequences.ids.device
     groups = [_group(each, device) for each in _alike(pieces)]
-    asked = torch.cat([group.queries.flatten() for group in groups])
-    real = torch.cat([group.real.flatten() for group in groups])
+    queries, keys, real = (
+        torch.cat([getattr(group, name).flatten() for group in groups]) for name in ("queries", "keys", "real")
+    )
     back = torch.empty(len(ids), dtype=torch.long, device=device)
-    back[asked[real]] = real.nonzero().squeeze(1)
+    back[queries[real]] = real.nonzero().squeeze(1)
     return Packed(
         torch.tensor([ids], device=device), torch.tensor([positions], device=device),
         torch.tensor(shared_start, device=device), torch.tensor(own_start, device=device),
-        fork, groups, back,
+        fork, groups, queries, keys, back,
     )  # fmt: skip
 
 
+def _cut(start: int, length: int) -> list[_Piece]:
+    """A row, in several pieces where it is long: a causal mask saves the half of the work only between pieces."""
+    parts = 1 if length < 192 else -(-length // 128)
+    ends = [length * part // parts for part in range(parts + 1)]
+    return [_Piece(start + a, b - a, start, a) for a, b in pairwise(ends)]
+
+
 def _alike(pieces: list[_Piece], waste: float = 0.8) -> Iterator[list[_Piece]]:
-    """Pieces of similar length together, those that see a prompt in front of them apart from the others."""
+    """Pieces of similar length together, those with tokens in front of them apart from the others."""
     for branches in (False, True):
         group: list[_Piece] = []
-        some = [piece for piece in pieces if bool(piece.prompt_length) == branches]
+        some = [piece for piece in pieces if bool(piece.front_length) == branches]
         for piece in sorted(some, key=lambda piece: (-piece.length, piece.start)):
             if group and piece.length < waste * group[0].length:
                 yield group
@@ -129,16 +142,16 @@ def _alike(pieces: list[_Piece], waste: float = 0.8) -> Iterator[list[_Piece]]:
 
 
 def _group(pieces: list[_Piece], device: torch.device) -> Group:
-    columns = [[piece.start, piece.length, piece.prompt_start, piece.prompt_length] for piece in pieces]
-    start, length, prompt_start, prompt = torch.tensor(columns, device=device).T[:, :, None]  # (G, 1) each
+    columns = [[piece.start, piece.length, piece.front_start, piece.front_length] for piece in pieces]
+    start, length, front_start, front = torch.tensor(columns, device=device).T[:, :, None]  # (G, 1) each
     steps = torch.arange(max(piece.length for piece in pieces), device=device)
     queries, real = start + steps.minimum(length - 1), steps < length  # (G, Q)
-    if not pieces[0].prompt_length:
+    if not pieces[0].front_length:
         return Group(queries, real, queries, None)
-    places = torch.arange(max(piece.length + piece.prompt_length for piece in pieces), device=device)
-    own = start + (places - prompt).minimum(length - 1)
-    keys = torch.where(places < prompt, prompt_start + places, own)  # (G, K)
-    hidden = places > prompt[:, :, None] + steps[:, None]  # (G, Q, K)
+    places = torch.arange(max(piece.length + piece.front_length for piece in pieces), device=device)
+    own = start + (places - front).minimum(length - 1)
+    keys = torch.where(places < front, front_start + places, own)  # (G, K)
+    hidden = places > front[:, :, None] + steps[:, None]  # (G, Q, K)
     bias = torch.zeros(hidden.shape, device=device).masked_fill(hidden, -torch.inf)
     return Group(queries, real, keys, bias[:, None])
 
@@ -168,22 +181,27 @@ def attend(
     """
     if packed is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    found = [
-        F.scaled_dot_product_attention(
-            _rows(query, group.queries), _rows(key, group.keys, query.shape[1]),
-            _rows(value, group.keys, query.shape[1]), group.bias if group.bias is None else group.bias.to(query.dtype),
-            options.get("dropout", 0.0), group.bias is None, scale=options.get("scaling"),
-        ).transpose(1, 2).flatten(0, 1)
-        for group in packed.groups
-    ]  # fmt: skip
+    heads = query.shape[1]
+    queries = _rows(query, packed.queries, heads).split([group.queries.numel() for group in packed.groups])
+    keys, values = (
+        _rows(each, packed.keys, heads).split([group.keys.numel() for group in packed.groups]) for each in (key, value)
+    )
+    found = []
+    for q, k, v, group in zip(queries, keys, values, packed.groups, strict=True):
+        q = q.unflatten(0, group.queries.shape).transpose(1, 2)  # (G, heads, Q, D)
+        k, v = (each.unflatten(0, group.keys.shape).transpose(1, 2) for each in (k, v))
+        bias = None if group.bias is None else group.bias.to(q.dtype)
+        attended = F.scaled_dot_product_attention(
+            q, k, v, bias, options.get("dropout", 0.0), bias is None, scale=options.get("scaling")
+        )
+        found.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(found).index_select(0, packed.back)[None], None
 
 
-def _rows(states: Tensor, places: Tensor, heads: int | None = None) -> Tensor:
-    """Tokens ``(G, K)`` of states ``(1, heads, L, D)`` as ``(G, heads, K, D)``, key heads repeated to ``heads``."""
-    picked = states[0].transpose(0, 1).index_select(0, places.flatten())  # (G K, heads, D)
-    picked = picked.view(*places.shape, *picked.shape[1:]).transpose(1, 2)
-    return picked if heads in (None, picked.shape[1]) else picked.repeat_interleave(heads // picked.shape[1], 1)
+def _rows(states: Tensor, places: Tensor, heads: int) -> Tensor:
+    """Tokens ``(M,)`` of states ``(1, key heads, L, D)`` as ``(M, heads, D)``, key heads repeated."""
+    picked = states[0].transpose(0, 1).index_select(0, places)
+    return picked if picked.shape[1] == heads else picked.repeat_interleave(heads // picked.shape[1], 1)
 
 
 AttentionInterface.register(NAME, attend)
