@@ -121,13 +121,22 @@ class Worker:
 
         def change(data: bytes, longest: int, number: int) -> bytes:
             rng = random.Random(number)
+            data = rng.choice(self.seeds) if rng.random() < 0.4 else data  # or most would be far from well formed
             return atheris.Mutate(data, longest) if rng.random() < 0.2 else mutate(data, rng)[:longest]
 
         corpus = Path(self.folder.name) / "corpus"
         corpus.mkdir()
         for number, data in enumerate(self.seeds):
             (corpus / str(number)).write_bytes(data)
-        words = ["fuzz", f"-seed={seed + 1}", f"-max_len={LONGEST}", "-verbosity=0", "-timeout=0", "-rss_limit_mb=0"]
+        words = [
+            "fuzz",
+            f"-seed={seed + 1}",
+            f"-max_len={LONGEST}",
+            "-verbosity=0",
+            "-mutate_depth=1",
+            "-timeout=0",
+            "-rss_limit_mb=0",
+        ]
         atheris.Setup([*words, str(corpus)], one, custom_mutator=change)
         atheris.Fuzz()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 _ASKED = [{"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "a"), ("user", "r"))]
 _GOOD, _BAD = ({"role": "assistant", "content": text} for text in ("good", "bad"))
+_SHORT = _ASKED[0]
 _TRANSCRIPT = "\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant:"
 _STRENGTH = {"chosen score list": [1.0, 2.0], "rejected score list": [0.5, 3], "mean preference difference": -0.25}
 _POST = {"post": "a long story ", "title": "A title", "subreddit": "advice", "article": None}
@@ -20,7 +21,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     ],
     "explicit": [
         {"prompt": "q", "chosen": "good", "rejected": "bad", "tie": True},
-        {"prompt": _ASKED, "chosen": [*_ASKED, _GOOD], "rejected": [_BAD]},
+        {"prompt": _ASKED, "chosen": "good", "rejected": [*_ASKED, _BAD]},
     ],
     "conversational": [{"prompt": _ASKED, "chosen": [_GOOD], "rejected": [*_ASKED, _BAD]}],
     "implicit": [
@@ -38,8 +39,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "ultrafeedback-binarized": [
         {
             "prompt": "q",
-            "chosen": [*_ASKED, _GOOD],
-            "rejected": [*_ASKED, _BAD],
+            "chosen": [_SHORT, _GOOD],
+            "rejected": [_SHORT, _BAD],
             "score_chosen": 8,
             "score_rejected": 5.5,
         },
