@@ -1,7 +1,6 @@
 """What a right row is, told without the code under test: plain second readers, and `WrongRow` where they disagree."""
 
 import json
-import re
 from typing import Any
 
 from lit_rlhf.data.records import Record
@@ -35,7 +34,8 @@ def check_record(name: str, row: dict[str, Any], record: Record) -> None:
     if name == "hh-strength":
         row = {key.replace("_", " "): value for key, value in row.items()}
         scores = (list(record.chosen_scores or ()), list(record.rejected_scores or ()))
-        demand(scores == (row["chosen score list"], row["rejected score list"]), "other scores", scores, row)
+        written = tuple(list(map(float, row[f"{which} score list"])) for which in ("chosen", "rejected"))
+        demand(scores == written, "other scores", scores, row)
 
 
 def conversation(record: Record) -> list[tuple[str, str]]:
@@ -114,12 +114,11 @@ def _implicit(row: dict[str, Any]) -> tuple[Any, ...]:
     chosen, rejected = row["chosen"], row["rejected"]
     if isinstance(chosen, list):
         return _turns(chosen)[:-1], _reply(chosen), _reply(rejected)
-    better, worse = re.split(r"(\s+)", chosen.strip()), re.split(r"(\s+)", rejected.strip())
-    shared = 0
-    while shared < min(len(better), len(worse)) and better[shared] == worse[shared]:
-        shared += 1
-    shared -= shared % 2 == 0 and shared > 0 and better[shared - 1].isspace()
-    return [("user", "".join(better[:shared]))], "".join(better[shared:]), "".join(worse[shared:])
+    shared = f"{chosen} "
+    while shared and not (f"{rejected} ".startswith(shared) and shared[-1:].isspace()):
+        shared = shared[:-1]  # back to the last blank that both have
+    shared = shared.rstrip()
+    return [("user", shared)], chosen[len(shared) :], rejected[len(shared) :]
 
 
 def _hh(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -146,7 +145,7 @@ def _safe(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _tldr(row: dict[str, Any]) -> tuple[Any, ...]:
     info, best = row["info"], int(row["choice"])
-    parts = [f"SUBREDDIT: r/{info['subreddit']}"] if info.get("subreddit") is not None else []
+    parts = [f"SUBREDDIT: r/{info['subreddit'].strip()}"] if info.get("subreddit") is not None else []
     parts += [f"TITLE: {info['title']}"] if info.get("title") is not None else []
     body = "post" if info.get("post") is not None else "article"
     parts += [f"{body.upper()}: {info[body]}", "TL;DR:"]

@@ -65,7 +65,7 @@ def test_a_checkpoint_that_holds_code_is_refused_and_the_code_does_not_run(tmp_p
 def test_training_does_not_go_on_from_a_checkpoint_that_holds_code(lit, tiny_model, tmp_path):
     prompts = {"class_path": "lit_rlhf.world.WorldDemonstrations", "init_args": {"size": 8}}
     options = {
-        "model": {"class_path": "SFTModule", "init_args": {"policy": tiny_model}},
+        "model": {"class_path": "SFTModule", "init_args": {"model": tiny_model}},
         "data": {"sources": prompts, "batch_size": 4, "val_fraction": 0.0},
         "trainer": {"max_steps": 1},
     }
