@@ -53,6 +53,7 @@ class Packed:
         queries: Those of all groups behind each other.
         keys: The same of their keys.
         back: Where each token's attention stands behind each other in the groups' results ``(L,)``.
+        kept: If it is a list, `attend` adds each layer's keys and values ``(1, heads, L, D)``.
     """
 
     ids: Tensor
@@ -64,6 +65,7 @@ class Packed:
     queries: Tensor
     keys: Tensor
     back: Tensor
+    kept: list[tuple[Tensor, Tensor]] | None = None
 
     def index(self, positions: Tensor) -> Tensor:
         """Where tokens stand in ``ids``, given their positions in each row ``(N, T)``."""
@@ -181,6 +183,8 @@ def attend(
     """
     if packed is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    if packed.kept is not None:
+        packed.kept.append((key, value))
     heads = query.shape[1]
     queries = _rows(query, packed.queries, heads).split([group.queries.numel() for group in packed.groups])
     keys, values = (

@@ -1,5 +1,6 @@
 """The sampling engine: k responses per prompt from one prefill, finished rows leave."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,9 @@ from transformers import PreTrainedModel
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.backbone import check_length
-from lit_rlhf.networks.cache import growing_cache
+from lit_rlhf.networks.decoding import for_decoding
+from lit_rlhf.networks.fast import FastPaths
+from lit_rlhf.networks.prefill import prefill
 
 
 @dataclass
@@ -70,7 +73,8 @@ def sample(
     was_training = model.training
     model.eval()
     try:
-        tokens = _decode(model, prompts, lengths, eos_id, sampling, generator, k)  # (N, T), -1 behind the end
+        with for_decoding(model) if FastPaths.current().decoding else nullcontext():
+            tokens = _decode(model, prompts, lengths, eos_id, sampling, generator, k)  # (N, T), -1 behind the end
     finally:
         model.train(was_training)
     drawn = (tokens >= 0).sum(1)
@@ -94,23 +98,14 @@ def _decode(
     k: int,
 ) -> Tensor:
     """The decoding loop; returns token ids ``(B * k, T)`` with -1 behind each response's end."""
-    ids, mask, positions = _left_padded(prompts, lengths, eos_id)
-    cache = growing_cache(model.config)
+    logits, cache, mask = prefill(model, prompts, lengths, eos_id)
     ragged = not bool(mask.all())
-    output = model(
-        input_ids=ids,
-        attention_mask=mask if ragged else None,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    logits = output.logits[:, -1].repeat_interleave(k, 0)
+    logits = logits.repeat_interleave(k, 0)
     if k > 1:
         cache.batch_repeat_interleave(k)
     mask, position = mask.repeat_interleave(k, 0), lengths.repeat_interleave(k)
-    tokens = torch.full((len(logits), sampling.max_new_tokens), -1, device=ids.device)
-    rows = torch.arange(len(logits), device=ids.device)  # which response each cache row belongs to
+    tokens = torch.full((len(logits), sampling.max_new_tokens), -1, device=logits.device)
+    rows = torch.arange(len(logits), device=logits.device)  # which response each cache row belongs to
     going = torch.ones_like(rows, dtype=torch.bool)
     for step in range(sampling.max_new_tokens):
         drawn = draw(logits, sampling, generator)
@@ -139,24 +134,27 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None =
     """Draw one token per row of ``(N, V)`` logits."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    logits = logits.float() / sampling.temperature
+    logits, order = logits.float() / sampling.temperature, None
     if 0 < sampling.top_k < logits.shape[-1]:
-        weakest = logits.topk(sampling.top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < weakest, -torch.inf)
+        logits, order = logits.topk(sampling.top_k)
     probabilities = logits.softmax(-1)
     if sampling.top_p < 1:
-        ordered, order = probabilities.sort(-1, descending=True)
-        before = ordered.cumsum(-1) - ordered  # probability of all likelier tokens
-        probabilities = torch.zeros_like(ordered).scatter(-1, order, ordered.masked_fill(before >= sampling.top_p, 0.0))
-    # Exponential race: the arrival p / E(1) that comes first is distributed like p, without normalising or sorting.
-    race = torch.empty_like(probabilities).exponential_(generator=generator)
-    return (probabilities / race).argmax(-1)
+        if order is None:
+            probabilities, order = _likeliest(probabilities, sampling.top_p)
+        before = probabilities.cumsum(-1) - probabilities  # probability of all likelier tokens
+        probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
+    # Inverse distribution function, in double precision: the first token whose cumulated probability exceeds u.
+    cumulated = probabilities.cumsum(-1, dtype=torch.float64)
+    u = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
+    drawn = torch.searchsorted(cumulated, u * cumulated[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
+    return (drawn if order is None else order.gather(1, drawn)).squeeze(1)
 
 
-def _left_padded(prompts: Tensor, lengths: Tensor, filler: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Move the padding to the left; returns ids, mask and positions, each ``(B, P)``."""
-    width = int(lengths.max())
-    columns = torch.arange(width, device=prompts.device) - (width - lengths)[:, None]
-    mask = columns >= 0
-    positions = columns.clamp(min=0)
-    return prompts.gather(1, positions).masked_fill(~mask, filler), mask, positions
+def _likeliest(probabilities: Tensor, mass: float, few: int = 256) -> tuple[Tensor, Tensor]:
+    """The likeliest tokens of each row in order, and which they are: enough of them to hold a probability."""
+    if few < probabilities.shape[-1]:  # nearly always a few are enough, which saves sorting all
+        some = probabilities.topk(few)
+        if bool((some.values.sum(-1) >= mass).all()):
+            return some.values, some.indices
+    everything = probabilities.sort(-1, descending=True)
+    return everything.values, everything.indices

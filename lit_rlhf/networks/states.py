@@ -1,7 +1,7 @@
 """Hidden states of the tokens that are asked for, computed without padding and without what nobody reads."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -46,7 +46,8 @@ def states_at(
     shared = sequences.prompt_length if shared is None else shared
     packed = pack(sequences, shared if fast.shared_prompts else None)
     places = packed.index(positions)[mask]
-    return _packed(model, packed, places, fast.last_layer and packs(model, pruned=True))
+    with asked_only(model, places):
+        return _packed(model, packed, places)
 
 
 def packs(model: PreTrainedModel, pruned: bool = False) -> bool:
@@ -79,7 +80,9 @@ def _try(model: PreTrainedModel) -> dict[bool, bool]:
     model.set_attn_implementation(NAME)
     for pruned, asked in ((False, rows.mask), (True, positions == rows.length[:, None] - 1)):
         try:
-            together = _packed(model, packed, packed.index(positions)[asked], pruned)
+            places = packed.index(positions)[asked]
+            with _only(model, places) if pruned else nullcontext():
+                together = _packed(model, packed, places)
             tolerance = 1e-4 if alone.dtype == torch.float32 else 5e-2
             found[pruned] = torch.allclose(together, alone[asked], atol=tolerance, rtol=tolerance)
         except (TypeError, ValueError, RuntimeError, AttributeError):  # an architecture that knows nothing of it
@@ -89,22 +92,37 @@ def _try(model: PreTrainedModel) -> dict[bool, bool]:
     return found
 
 
-def _packed(model: PreTrainedModel, packed: Packed, places: Tensor, pruned: bool) -> Tensor:
+def _packed(model: PreTrainedModel, packed: Packed, places: Tensor) -> Tensor:
     """Final hidden states ``(M, H)`` of tokens that stand at some places ``(M,)`` of packed rows."""
-    # A mask of four dimensions is passed on as it is, where none would be made into one of L x L; nobody looks at it.
-    unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=places.device)
-    layer = _last_layer(model) if pruned else None
-    # A checkpointed layer is computed again on the way back, when nobody says any more what is asked for.
-    with nullcontext() if layer is None or layer.gradient_checkpointing else _only(layer, places):
-        output = model.base_model(
-            input_ids=packed.ids, position_ids=packed.positions, attention_mask=unused, use_cache=False, packed=packed
-        )
+    output = model.base_model(**packed_inputs(packed), use_cache=False)
     return output.last_hidden_state[0].index_select(0, places)
 
 
+def packed_inputs(packed: Packed) -> dict[str, Any]:
+    """What a model is called with for packed rows."""
+    # A mask of four dimensions is passed on as it is, where none would be made into one of L x L; nobody looks at it.
+    unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=packed.ids.device)
+    return {"input_ids": packed.ids, "position_ids": packed.positions, "attention_mask": unused, "packed": packed}
+
+
+def asked_only(model: PreTrainedModel, places: Tensor) -> AbstractContextManager[None]:
+    """Let the last layer leave out what is not asked for, where that is wanted and the model allows it.
+
+    Args:
+        model: Has been tried (see `packs`).
+        places: Tokens of packed rows whose states are asked for ``(M,)``.
+    """
+    return _only(model, places) if FastPaths.current().last_layer and packs(model, pruned=True) else nullcontext()
+
+
 @contextmanager
-def _only(layer: nn.Module, places: Tensor) -> Iterator[None]:
-    """Let a layer's tokenwise parts compute some tokens only; the others' states become meaningless."""
+def _only(model: PreTrainedModel, places: Tensor) -> Iterator[None]:
+    """Let the last layer's tokenwise parts compute some tokens only; the others' states become meaningless."""
+    layer = _last_layer(model)
+    # A checkpointed layer is computed again on the way back, when nobody says any more what is asked for.
+    if layer is None or layer.gradient_checkpointing:
+        yield
+        return
     asked = places.unique()
 
     def pick(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:

@@ -107,16 +107,19 @@ NOISE = [
 ]  # fmt: skip
 
 _OFFSETS = {
-    "words_half": ("of half a standard deviation", "a function of its words"),
-    "words_one": ("of one standard deviation", "a function of its words"),
-    "words_two": ("of two standard deviations", "a function of its words"),
-    "prompt_two": ("of two standard deviations", "as good as random"),
+    "words_half": "half a standard deviation, by its words",
+    "words_one": "one standard deviation, by its words",
+    "words_two": "two standard deviations, by its words",
+    "prompt_two": "two standard deviations, at random",
 }
 _PLAIN = regime("contrastive")
 OFFSETS = [
-    *(Claim(f"s8_offset_{key}", f"They help where the reward is off by an amount {size} that the prompt decides, {how}",
+    *(Claim(f"s8_offset_{key}", f"They help where the prompt shifts the reward by {how}",
             "any b(x) cancels", _GAIN, _final(_PLAIN, regime(f"offset_{key}")), low=0.0)
-      for key, (size, how) in _OFFSETS.items()),
+      for key, how in _OFFSETS.items()),
+    *(Claim(f"s8_offset_{key}_scratch", f"By {how}, with a fresh critic", "any b(x) cancels", _GAIN,
+            _final(regime("contrastive_scratch"), regime(f"offset_{key}_scratch")), low=0.0)
+      for key, how in _OFFSETS.items() if key in ("words_two", "prompt_two")),
     Claim("s8_offset_growth", "They help more, the greater the offset", "any b(x) cancels",
           "gain at two standard deviations, minus gain at half of one",
           _final(regime("offset_words_half"), regime("offset_words_two")), low=0.0),

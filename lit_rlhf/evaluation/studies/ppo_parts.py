@@ -48,7 +48,7 @@ class Sizes:
 
     preset: str = "200k"
     demonstrations: int = 26000
-    pairs: int = 3200
+    pairs: int = 9600
     val_pairs: int = 600
     weak_pairs: int = 400
     iterations: int = 40
@@ -159,7 +159,10 @@ def regimes(folder: Path, seed: int, flip_rate: float, sizes: Sizes) -> Found:
     data.load("prompts")
     records = [row.record for row in data.train_rows]
     for name, (kind, size) in OFFSETS.items():
-        arms.run(f"offset_{name}", PromptOffset(ScalarReward(model), kind, size, records, seed), model)
+        shifted = PromptOffset(ScalarReward(model), kind, size, records, seed)
+        arms.run(f"offset_{name}", shifted, model)
+        if name in ("words_two", "prompt_two"):
+            arms.run(f"offset_{name}_scratch", shifted, None)
     arms.run("scratch", ScalarReward(model), None)
     arms.run("contrastive_scratch", contrastive(model, store), None)
     mean = float(np.mean([row["scores"] for row in Store(store).rows()]))

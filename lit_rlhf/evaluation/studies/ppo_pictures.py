@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ GAINS = {
     "random, 2 sd": (regime("contrastive"), regime("offset_prompt_two")),
     "family, 2 sd": (regime("contrastive"), regime("offset_family_two")),
     "fresh critic": (regime("contrastive_scratch"), regime("scratch")),
+    "fresh critic, words 2 sd": (regime("contrastive_scratch"), regime("offset_words_two_scratch")),
+    "fresh critic, random 2 sd": (regime("contrastive_scratch"), regime("offset_prompt_two_scratch")),
     "shifted critic": (regime("contrastive_shifted"), regime("ppo")),
     "k = 1": (regime("contrastive_k1"), regime("ppo")),
     "k = 3": (regime("contrastive_k3"), regime("ppo")),
@@ -63,6 +66,7 @@ def map_table(measurements: list[Measurement]) -> str:
         "win rate against SFT": wins,
         "variance of the reward": course("trained_reward_variance"),
         "explained variance": course("explained_variance"),
+        "for scale: gold at the end of the plain arm, minus SFT": lambda _, other: gold(other, regime("sft")),
     }
     lines = [f"| regime | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, arms in GAINS.items():
@@ -93,7 +97,7 @@ def _map(axis: Any, measurements: list[Measurement]) -> None:
     axis.bar(np.nan, np.nan, color=COLOURS[1], label="at the end, unseen prompts")
     axis.bar(np.nan, np.nan, color=COLOURS[2], label="mean over the training")
     axis.axhline(0.0, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(GAINS)), [name.replace(" ", "\n", 1) for name in GAINS], fontsize=8)
+    axis.set_xticks(range(len(GAINS)), [fill(name, 9) for name in GAINS], fontsize=8)
     title = f"contrastive minus plain PPO: gold reward by regime, {len(measurements)} seeds, 95 % over seeds"
     axis.set_title(title, fontsize=11)
     axis.legend(frameon=False, fontsize=9)
