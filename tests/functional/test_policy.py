@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_rlhf.functional import gae, kl_estimate, masked_mean, ppo_policy_loss, ppo_value_loss
+from lit_rlhf.functional import contrastive_reward, gae, kl_estimate, masked_mean, ppo_policy_loss, ppo_value_loss
 
 NAN, INF = float("nan"), float("inf")
 
@@ -226,3 +226,34 @@ def test_k1_and_k3_have_the_true_divergence_as_their_mean_and_k3_spreads_less():
 def test_k3_keeps_its_digits_near_the_reference(gap):
     estimate = kl_estimate(torch.zeros(1), torch.tensor([gap]), kind="k3").item()
     assert estimate == pytest.approx(gap**2 / 2, rel=0.1, abs=1e-12)
+
+
+# With exact advantages offline baselines change nothing
+
+
+def trained(rewards: torch.Tensor, reference: torch.Tensor, beta: float, steps: int = 1500) -> torch.Tensor:
+    """Log-probabilities ``(prompts, responses)`` after exact policy gradients: every response, every exact value."""
+    logits = reference.clone().requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=0.05)
+    mask = torch.ones(rewards.numel(), 1, dtype=torch.bool)
+    for _ in range(steps):
+        logprobs = logits.log_softmax(-1)
+        with torch.no_grad():
+            total = rewards - beta * kl_estimate(logprobs, reference.log_softmax(-1))
+            values = (logprobs.exp() * total).sum(-1, keepdim=True).expand_as(total)
+            advantages, _ = gae(total.reshape(-1, 1), values.reshape(-1, 1), mask)
+        optimizer.zero_grad()
+        (-(logprobs.exp().detach() * advantages.view_as(logprobs) * logprobs).sum()).backward()
+        optimizer.step()
+    return logits.detach().log_softmax(-1)
+
+
+def test_with_exact_advantages_contrastive_rewards_train_the_same_policy():
+    """The optimum with a KL penalty is reference · exp(r / β), which a shift of a prompt's rewards leaves alone."""
+    reference, rewards, baselines = normal(4, 6, seed=1), normal(4, 6, seed=2), normal(4, 5, seed=3, scale=3.0)
+    centred = contrastive_reward(rewards.flatten(), baselines.repeat_interleave(6, 0)).view(4, 6)
+    assert not torch.allclose(centred, rewards, atol=0.1)
+    plain, contrastive = (trained(each, reference, beta=0.5) for each in (rewards, centred))
+    torch.testing.assert_close(contrastive, plain, atol=1e-6, rtol=1e-6)
+    optimum = (reference.log_softmax(-1) + rewards / 0.5).log_softmax(-1)
+    torch.testing.assert_close(plain.exp(), optimum.exp(), atol=1e-3, rtol=0)
