@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from benchmarks.bench import Bench
 from benchmarks.common import Seconds, Work
@@ -27,24 +26,28 @@ def product_rate(size: int = 1024, repetitions: int = 10) -> float:
     return 2.0 * size**3 * repetitions / meter.cost
 
 
-def training_flops(rows: list[Row], parameters: int, hidden: int, layers: int) -> float:
+def training_flops(rows: list[Row], layer: int, keys_values: int, hidden: int, layers: int) -> float:
     """Operations that one epoch cannot do without.
 
     6 per matrix parameter and token (forward 2, backward 4), a prompt that both responses share counted once; and in
     attention 12 H per layer and per pair of a token with one that it sees: 2 products of 2 H, 3 times with backward.
+    Of the last layer, only the two scored tokens are needed, and the keys and values of the others.
 
     Args:
         rows: Tokenised pairs.
-        parameters: In the body's matrices.
+        layer: Parameters in the matrices of a layer.
+        keys_values: Those of them that give keys and values.
         hidden: Width H of the model.
         layers: Blocks of the model.
     """
-    tokens = seen = 0
+    tokens = seen = seen_by_scored = 0
     for row in rows:
-        shared, parts = len(row.prompt), (len(row.prompt), len(row.chosen), len(row.rejected))
-        tokens += sum(parts)
-        seen += sum(n * (n + 1) // 2 for n in parts) + shared * (len(row.chosen) + len(row.rejected))
-    return 6.0 * parameters * tokens + 12.0 * hidden * layers * seen
+        shared, answers = len(row.prompt), (len(row.chosen), len(row.rejected))
+        tokens += shared + sum(answers)
+        seen += sum(n * (n + 1) // 2 for n in (shared, *answers)) + shared * sum(answers)
+        seen_by_scored += 2 * shared + sum(answers)
+    products = tokens * ((layers - 1) * layer + keys_values) + 2 * len(rows) * (layer - keys_values)
+    return 6.0 * products + 12.0 * hidden * ((layers - 1) * seen + seen_by_scored)
 
 
 class MatrixShare:
@@ -59,10 +62,11 @@ class MatrixShare:
     def __init__(self, bench: Bench, hidden: int, pairs: int) -> None:
         self.path, data = bench.model("scalar", hidden), partial(bench.short_pairs, pairs)
         self.task = RewardTraining(self.path, data, str(bench.folder / "trl"))
-        model = scalar(self.path)
-        linear = [part for part in model.base_model.modules() if isinstance(part, nn.Linear)]
-        parameters = sum(part.weight.numel() for part in linear)
-        self.flops = training_flops(data().train_rows, parameters, hidden, model.config.num_hidden_layers)
+        config = scalar(self.path).config
+        # Llama: queries, keys, values, output; gate, up, down.
+        keys_values, feed_forward = 2 * hidden**2, 3 * hidden * config.intermediate_size
+        layer = 2 * hidden**2 + keys_values + feed_forward
+        self.flops = training_flops(data().train_rows, layer, keys_values, hidden, config.num_hidden_layers)
 
     def share(self) -> tuple[float, float, Work]:
         """Share reached in one epoch, the product rate around it, and the work."""

@@ -77,14 +77,18 @@ def test_made_up_texts_have_the_lengths_that_were_asked_for(bench):
     assert max(lengths) <= SIZES.longest
 
 
-def test_operations_are_those_of_a_loop_over_tokens():
-    row, hidden, layers, parameters = Row(Record(()), [1] * 3, [1] * 4, [1] * 2), 8, 2, 100
+def test_operations_are_those_of_a_loop_over_layers_and_tokens():
+    row, hidden, layers, layer, keys_values = Row(Record(()), [1] * 3, [1] * 4, [1] * 2), 8, 3, 100, 20
     expected = 0.0
-    for start, stop in ((0, 3), (3, 7), (3, 5)):  # the prompt once, then each response behind it
-        for position in range(start, stop):
-            sees = position + 1
-            expected += 6 * parameters + layers * 3 * (2 * sees * hidden + 2 * sees * hidden)
-    assert matrix.training_flops([row], parameters, hidden, layers) == expected
+    for number in range(layers):
+        for start, stop, answers in ((0, 3, False), (3, 7, True), (3, 5, True)):  # the prompt once, then each response
+            for position in range(start, stop):
+                expected += 6 * keys_values
+                scored = answers and position + 1 == stop
+                if number + 1 < layers or scored:
+                    sees = position + 1
+                    expected += 6 * (layer - keys_values) + 3 * (2 * sees * hidden + 2 * sees * hidden)
+    assert matrix.training_flops([row], layer, keys_values, hidden, layers) == expected
 
 
 def test_sides_take_turns_and_neighbours_are_compared():
