@@ -4,7 +4,7 @@ import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
@@ -92,20 +92,22 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
     return plain
 
 
-def save_adapters(body: nn.Module, head: nn.Linear, lora: LoRA, base: str, directory: Path) -> None:
+def save_adapters(body: nn.Module, head: nn.Linear | None, lora: LoRA, base: str, directory: Path) -> None:
     """Write what was trained beside frozen weights on its own, so that several adapters can share these.
 
     Args:
         body: With adapters.
-        head: The one-number head behind it.
+        head: The one-number head behind it; None for a policy.
         lora: What the adapters are.
         base: Fingerprint of the frozen weights.
         directory: Where to: ``adapters.safetensors`` and ``adapters.json``.
     """
     directory.mkdir(parents=True)
-    weights = {name: value.contiguous() for name, value in body.state_dict().items() if ".lora_" in name}
-    save_file({**weights, "head.weight": head.weight.detach().contiguous()}, directory / "adapters.safetensors")
-    write_json(directory / "adapters.json", {"base": base, "lora": asdict(lora)})
+    weights = {name: value.contiguous() for name, value in body.state_dict().items() if _of(name, "default")}
+    if head is not None:
+        weights["head.weight"] = head.weight.detach().contiguous()
+    save_file(weights, directory / "adapters.safetensors")
+    write_json(directory / "adapters.json", {"base": base, "lora": asdict(lora), "head": head is not None})
 
 
 def add_saved(model: PreTrainedModel, directory: Path, base: str, name: str) -> Tensor | None:
@@ -117,20 +119,55 @@ def add_saved(model: PreTrainedModel, directory: Path, base: str, name: str) -> 
         base: Fingerprint of the model's frozen weights; None is returned where the adapters belong to others.
         name: What the added ones are to be called.
     """
-    if not (directory / "adapters.json").exists():
-        return None
-    found = json.loads((directory / "adapters.json").read_text("utf-8"))
-    if found["base"] != base:
+    found = _saved(directory)
+    if found is None or found["base"] != base or not found["head"]:
         return None
     body: PreTrainedModel = model.base_model  # type: ignore[assignment]
     LoRA(**found["lora"]).add(model, name)
-    weights = load_file(directory / "adapters.safetensors")
-    head = weights.pop("head.weight")
-    own = body.state_dict()
-    for key, value in weights.items():
-        own[key.replace(".default.", f".{name}.")].copy_(value)
+    head = _load(body, directory, name)
     activate(body, "default")
     return head
+
+
+def start_from(model: PreTrainedModel, directory: Path, base: str, lora: LoRA) -> None:
+    """Let a model's adapters begin as those that an earlier training on the same frozen weights wrote.
+
+    Args:
+        model: Has fresh adapters called ``default``.
+        directory: A policy that was trained with adapters.
+        base: Fingerprint of the model's frozen weights.
+        lora: What the model's adapters are.
+
+    Raises:
+        DataError: If there are none, or they belong to other weights or are of another kind.
+    """
+    found = _saved(directory / "adapters")
+    where = str(directory)
+    hint = "Start from the reference, or from a policy that was trained with the same lora on the reference's weights."
+    if found is None:
+        raise DataError("has no adapters, and lora needs some where the policy is not the reference", where, hint)
+    for what, theirs, ours in (("frozen weights", found["base"], base), ("lora", found["lora"], asdict(lora))):
+        if theirs != ours:
+            raise DataError(f"its adapters belong to other {what}: {theirs}, not {ours}", where, hint)
+    _load(model.base_model, directory / "adapters", "default")
+
+
+def _saved(directory: Path) -> dict[str, Any] | None:
+    file = directory / "adapters.json"
+    return {"head": True, **json.loads(file.read_text("utf-8"))} if file.exists() else None
+
+
+def _load(body: nn.Module, directory: Path, name: str) -> Tensor | None:
+    """Fill adapters of a name with saved weights; returns the head's weight, if there is one."""
+    weights, own = load_file(directory / "adapters.safetensors"), body.state_dict()
+    head = weights.pop("head.weight", None)
+    for key, value in weights.items():
+        own[key.replace(".default.", f".{name}.")].copy_(value)
+    return head
+
+
+def _of(key: str, name: str) -> bool:
+    return ".lora_" in key and f".{name}." in key
 
 
 def activate(body: nn.Module, name: str) -> None:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.networks.adapters import LoRA, activate, add_saved
+from lit_rlhf.networks.adapters import LoRA, activate, add_saved, save_adapters, start_from
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
@@ -88,21 +88,25 @@ class SharedTrunk(ActorCritic):
     ``lora`` from the same weights share them, too.
 
     Args:
-        policy: Directory of the frozen weights, which are the reference.
+        policy: Directory that the policy starts from: the reference, or one that was trained with the same ``lora`` on
+            the reference's weights, and left its adapters there.
+        reference: Directory of the frozen weights.
         lora: The adapters.
         with_critic: Whether there is a critic.
 
     Raises:
-        DataError: If the model shows no hidden states to put a head on.
+        DataError: If the model shows no hidden states to put a head on, or the policy has no fitting adapters.
     """
 
-    def __init__(self, policy: str, lora: LoRA, with_critic: bool) -> None:
+    def __init__(self, policy: str, reference: str, lora: LoRA, with_critic: bool) -> None:
         nn.Module.__init__(self)
-        self.policy = PolicyNetwork(policy)
+        self.policy, self.lora = PolicyNetwork(reference), lora
         self.policy.requires_grad_(False)
         self.reference_fingerprint = fingerprint(self.policy)  # without the adapters
         self._base = fingerprint(self.policy.model.base_model, skip="pooler.")  # as reward models name it
         lora.add(self.policy.model)
+        if policy != reference:
+            start_from(self.policy.model, Path(policy), self._base, lora)
         self.critic = None
         self.head = None
         if with_critic:
@@ -124,6 +128,10 @@ class SharedTrunk(ActorCritic):
             head = add_saved(self.policy.model, Path(part.path) / "adapters", self._base, name)
             if head is not None and part.shares_ids:
                 part.model.network = AdapterScores(self.policy.model, name, head)
+
+    def save_adapters(self, folder: Path) -> None:
+        """Write the policy's adapters into its directory, so that a later training on this trunk can start there."""
+        save_adapters(self.policy.model.base_model, None, self.lora, self._base, folder / "adapters")
 
     def _score(self, states: Tensor) -> Tensor:
         assert self.head is not None

@@ -45,7 +45,7 @@ class PPOModule(LightningModule):
         critic: Directory that the critic starts from, usually the reward model's. None starts it from the policy's
             body with a fresh head.
         reference: Directory of the frozen reference; None takes the policy's. Rounds of optimisation name the SFT
-            policy here.
+            policy here; with ``lora`` its weights are the trunk, and the policy is one that was trained on it.
         judge: A reward that is only measured and logged, such as the true one of a synthetic world.
         sampling: How responses are drawn; keep ``top_p`` at 1 in training.
         settings: The numbers of PPO.
@@ -95,9 +95,9 @@ class PPOModule(LightningModule):
 
     def _check(self) -> None:
         """Refuse options that contradict each other."""
-        if self.lora is not None and (self.critic_path is not None or self.reference_path != self.path):
-            hint = "Leave critic and reference out, or lora."
-            raise DataError("critic and reference share the policy's weights where it has adapters", "lora", hint)
+        if self.lora is not None and self.critic_path is not None:
+            hint = "Leave critic out, or lora."
+            raise DataError("the critic shares the policy's weights where it has adapters", "lora", hint)
         if self.lora is not None and self.settings.refresh_reference:
             hint = "Leave lora out, or refresh_reference at 0."
             raise DataError("the reference is the model below the adapters", "settings, refresh_reference", hint)
@@ -123,7 +123,7 @@ class PPOModule(LightningModule):
             return
         with_critic = self.advantages.needs_critic
         if self.lora is not None:
-            self.networks = SharedTrunk(self.path, self.lora, with_critic)
+            self.networks = SharedTrunk(self.path, self.reference_path, self.lora, with_critic)
         else:
             self.networks = ActorCritic(self.path, self.reference_path)
         for reward in filter(None, (self.reward, self.judge)):
@@ -336,5 +336,10 @@ class PPOModule(LightningModule):
         }
 
     def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
-        """Write the policy as a Hugging Face directory that plain transformers loads; adapters are merged into it."""
-        return export(merged(self.networks.policy.model), renderer, directory)  # type: ignore[union-attr]
+        """Write the policy as a Hugging Face directory that plain transformers loads; adapters are merged into it.
+
+        They lie in its folder ``adapters`` as well, for a later training on the same trunk.
+        """
+        assert self.networks is not None
+        also = self.networks.save_adapters if isinstance(self.networks, SharedTrunk) else None
+        return export(merged(self.networks.policy.model), renderer, directory, also)

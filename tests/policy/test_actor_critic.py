@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from lit_rlhf.data.batches import stack_sequences
-from lit_rlhf.networks.adapters import LoRA, merged
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.networks.adapters import LoRA, add_saved, merged
 from lit_rlhf.networks.backbone import export, fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.policy.actor_critic import ActorCritic, AdapterScores, SharedTrunk, without_adapters
@@ -19,7 +23,7 @@ def rows():
 @pytest.fixture
 def trunk(tiny_model):
     """A trunk whose adapters and head have moved."""
-    networks = SharedTrunk(tiny_model, LoRA(r=2), with_critic=True)
+    networks = SharedTrunk(tiny_model, tiny_model, LoRA(r=2), with_critic=True)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in [*networks.policy_parameters(), *networks.critic_parameters()]:
@@ -28,7 +32,7 @@ def trunk(tiny_model):
 
 
 def test_a_trunk_starts_as_policy_and_reference_and_with_values_of_zero(tiny_model, rows):
-    networks = SharedTrunk(tiny_model, LoRA(r=2), with_critic=True)
+    networks = SharedTrunk(tiny_model, tiny_model, LoRA(r=2), with_critic=True)
     plain = PolicyNetwork(tiny_model)
     logprobs, values, _ = networks.outputs(rows, 0.8, values=True, entropy=False)
     assert torch.equal(logprobs, plain(rows, 0.8))
@@ -133,7 +137,10 @@ def test_adapters_on_other_weights_stay_where_they_are(adapted_reward, write_mod
     with torch.no_grad():
         next(iter(other.parameters())).add_(0.1)
     export(other.model, renderer, tmp_path / "other")
-    networks, reward = SharedTrunk(str(tmp_path / "other"), LoRA(r=2), True), loaded(adapted_reward, renderer)
+    networks, reward = (
+        SharedTrunk(str(tmp_path / "other"), str(tmp_path / "other"), LoRA(r=2), True),
+        loaded(adapted_reward, renderer),
+    )
     networks.share(reward)
     assert not isinstance(reward.model.network, AdapterScores)
 
@@ -148,3 +155,41 @@ def test_policy_optimisation_on_one_trunk_with_its_reward_model(lit, ppo_options
     ids = torch.arange(6, 26)[None]
     exported = PolicyNetwork(str(tmp_path / "model")).model(ids).logits
     torch.testing.assert_close(exported, module.networks.policy.model(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+# ---------------------------------------------------------------------- rounds on one trunk
+
+
+@pytest.fixture
+def first_round(trunk, renderer, tmp_path):
+    """The directory that a training on the trunk leaves behind."""
+    return str(export(merged(trunk.policy.model), renderer, tmp_path / "first", trunk.save_adapters))
+
+
+@pytest.fixture
+def renderer(tiny_model):
+    return Renderer.load(tiny_model)
+
+
+def test_a_later_round_starts_from_the_last_ones_adapters_on_the_same_trunk(first_round, trunk, tiny_model, rows):
+    later = SharedTrunk(first_round, tiny_model, LoRA(r=2), with_critic=True)
+    assert torch.equal(later.logprobs(rows, 1.0), trunk.logprobs(rows, 1.0))
+    assert torch.equal(later.reference_logprobs(rows, 1.0), trunk.reference_logprobs(rows, 1.0))
+    assert later.reference_fingerprint == trunk.reference_fingerprint
+    assert not later.values(rows).any(), "its critic is a new one"
+
+
+def test_a_start_whose_adapters_do_not_fit_is_refused(first_round, tiny_model, write_model):
+    with pytest.raises(DataError, match="other lora"):
+        SharedTrunk(first_round, tiny_model, LoRA(r=4), with_critic=True)
+    with pytest.raises(DataError, match="other frozen weights"):
+        SharedTrunk(first_round, write_model("qwen2"), LoRA(r=2), with_critic=True)
+    with pytest.raises(DataError, match="has no adapters"):
+        SharedTrunk(write_model("qwen2"), tiny_model, LoRA(r=2), with_critic=True)
+
+
+def test_a_policys_adapters_are_no_reward_model(first_round, tiny_model):
+    model = PolicyNetwork(tiny_model).model
+    LoRA(r=2).add(model)
+    base = fingerprint(PolicyNetwork(tiny_model).model.base_model, skip="pooler.")
+    assert add_saved(model, Path(first_round) / "adapters", base, "reward_0") is None
