@@ -242,10 +242,10 @@ def test_a_row_with_many_and_long_names_is_refused_quickly_and_briefly(tmp_path)
     file = tmp_path / "wide.jsonl"
     names = {f"promp{'t' * 5000}{i}": "x" for i in range(2000)} | {"a\x1b[2Jb": "x"}
     file.write_text((json.dumps(names) + "\n") * 3)
-    start = time.perf_counter()
+    start = time.process_time()
     for options in ({}, {"format": "explicit"}, {"format": "explicit", "fields": {"prompt": "question"}}):
         with pytest.raises(DataError) as caught:
             list(PairFiles(str(file), **options).records())
         assert len(str(caught.value)) < 3000
         assert "\x1b" not in str(caught.value)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
