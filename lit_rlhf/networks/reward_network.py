@@ -8,7 +8,8 @@ from transformers import PreTrainedModel
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.backbone import by_length, check_length, load_model
-from lit_rlhf.networks.states import states_at
+from lit_rlhf.networks.fast import FastPaths
+from lit_rlhf.networks.states import packs, states_at
 
 
 class RewardNetwork(nn.Module):
@@ -39,6 +40,11 @@ class RewardNetwork(nn.Module):
         with torch.no_grad():
             for parameter in self.head.parameters():
                 parameter.mul_(scale)
+
+    @property
+    def packs(self) -> bool:
+        """Whether rows are computed without padding, and a prompt that several share once."""
+        return not self.looks_ahead and FastPaths.current().packing and packs(self.model)
 
     def features(self, sequences: Sequences) -> Tensor:
         """The state that feeds the head, one per row ``(N, H)``."""

@@ -109,7 +109,7 @@ class RewardModel(nn.Module):
             chosen = rows.tolist()
             return stack_sequences([asked[i] for i in chosen], [answers[i] for i in chosen], self.renderer.pad_id)
 
-        return self._in_groups(length, pick, compute)
+        return self._in_groups(length, [tuple(each) for each in asked], pick, compute)
 
     def _check_positions(self, length: Tensor, responses: Sequence[str]) -> None:
         limit = self.positions
@@ -126,21 +126,37 @@ class RewardModel(nn.Module):
 
     def score_sequences(self, sequences: Sequences) -> Tensor:
         """Scores of rows that are token ids of this model's tokenizer already ``(N,)``."""
-        return self._in_groups(sequences.length, sequences.__getitem__, self.network)
+        return self._ask_rows(sequences, self.network)
 
     def sequence_features(self, sequences: Sequences) -> Tensor:
         """What the head reads of such rows ``(N, H)``."""
-        return self._in_groups(sequences.length, sequences.__getitem__, self.network.features)
+        return self._ask_rows(sequences, self.network.features)
+
+    def _ask_rows(self, sequences: Sequences, compute: Callable[[Sequences], Tensor]) -> Tensor:
+        rows = zip(sequences.ids.tolist(), sequences.prompt_length.tolist(), strict=True)
+        return self._in_groups(
+            sequences.length, [tuple(ids[:length]) for ids, length in rows], sequences.__getitem__, compute
+        )
 
     @torch.no_grad()
     def _in_groups(
-        self, length: Tensor, pick: Callable[[Tensor], Sequences], compute: Callable[[Sequences], Tensor]
+        self,
+        length: Tensor,
+        prompts: list[tuple[int, ...]],
+        pick: Callable[[Tensor], Sequences],
+        compute: Callable[[Sequences], Tensor],
     ) -> Tensor:
-        """Compute rows in batches of similar length; the results keep the rows' order."""
+        """Compute rows in batches; the results keep the rows' order.
+
+        Rows of one prompt go together where it is computed once for all of them, rows of similar length elsewhere.
+        """
         device = self.network.head.weight.device
         if not len(length):
             return torch.zeros(0, device=device)
         order = length.argsort(stable=True)
+        if self.network.packs:
+            place = {prompt: number for number, prompt in reversed(list(enumerate(prompts)))}
+            order = torch.tensor([place[prompt] for prompt in prompts]).argsort(stable=True)
         parts = [compute(pick(rows).to(device)) for rows in order.split(self.batch_size)]
         return torch.cat(parts)[order.argsort().to(device)]
 

@@ -39,6 +39,7 @@ def test_a_score_depends_neither_on_the_batch_nor_on_the_order(model, tiny_rewar
 
 
 def test_rows_of_similar_length_are_batched_together(tiny_reward_model, monkeypatch):
+    monkeypatch.setenv("LIT_RLHF_FAST", '{"packing": false}')
     model = RewardModel.load(tiny_reward_model, batch_size=2)
     widths = []
     forward = model.network.forward
@@ -47,6 +48,19 @@ def test_rows_of_similar_length_are_batched_together(tiny_reward_model, monkeypa
     lengths = sorted(model.lengths(["Hi"] * 4, responses))
     model.score(["Hi"] * 4, responses)
     assert widths == [lengths[1], lengths[3]]
+
+
+def test_rows_of_one_prompt_are_batched_together_where_it_is_computed_once(tiny_reward_model, monkeypatch):
+    model, seen = RewardModel.load(tiny_reward_model, batch_size=2), []
+    forward = model.network.forward
+    monkeypatch.setattr(
+        model.network, "forward", lambda rows: seen.append(rows.prompt_length.tolist()) or forward(rows)
+    )
+    prompts, responses = ["Hi", "How are you doing?", "Hi", "How are you doing?"], ["a", "sea " * 9, "sea " * 9, "a"]
+    scores = model.score(prompts, responses)
+    assert [len(set(lengths)) for lengths in seen] == [1, 1]
+    alone = [model.score([prompt], [response])[0] for prompt, response in zip(prompts, responses, strict=True)]
+    assert scores == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_prompt_may_be_text_messages_or_dicts(model):
