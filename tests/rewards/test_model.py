@@ -58,7 +58,7 @@ def test_rows_of_one_prompt_are_batched_together_where_it_is_computed_once(tiny_
     )
     prompts, responses = ["Hi", "How are you doing?", "Hi", "How are you doing?"], ["a", "sea " * 9, "sea " * 9, "a"]
     scores = model.score(prompts, responses)
-    assert [len(set(lengths)) for lengths in seen] == [1, 1]
+    assert [len(lengths.unique()) for lengths in seen] == [1, 1]
     alone = [model.score([prompt], [response])[0] for prompt, response in zip(prompts, responses, strict=True)]
     assert scores == pytest.approx(alone, abs=1e-5)
 
