@@ -53,9 +53,7 @@ def test_rows_of_similar_length_are_batched_together(tiny_reward_model, monkeypa
 def test_rows_of_one_prompt_are_batched_together_where_it_is_computed_once(tiny_reward_model, monkeypatch):
     model, seen = RewardModel.load(tiny_reward_model, batch_size=2), []
     forward = model.network.forward
-    monkeypatch.setattr(
-        model.network, "forward", lambda rows: seen.append(rows.prompt_length.tolist()) or forward(rows)
-    )
+    monkeypatch.setattr(model.network, "forward", lambda rows: seen.append(rows.prompt_length) or forward(rows))
     prompts, responses = ["Hi", "How are you doing?", "Hi", "How are you doing?"], ["a", "sea " * 9, "sea " * 9, "a"]
     scores = model.score(prompts, responses)
     assert [len(lengths.unique()) for lengths in seen] == [1, 1]
