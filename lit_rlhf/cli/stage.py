@@ -18,6 +18,7 @@ from lit_rlhf.cli.panel import Panel
 from lit_rlhf.cli.parser import PlainLightningParser
 from lit_rlhf.cli.tracking import Wandb, finish
 from lit_rlhf.data.datamodule import PreferenceDataModule
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.fast import FastPaths
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -73,8 +74,11 @@ class StageCLI(LightningCLI):
         if path == "last":
             folder = config.checkpoint.dirpath or f"{config.trainer.default_root_dir}/checkpoints"
             path = config["ckpt_path"] = f"{folder}/last.ckpt"
-        if path is None or path in ("best", "hpc") or "://" in path or path.startswith("registry"):
+        if path is None or path in ("best", "hpc"):
             return  # found by Lightning itself
+        if "://" in path or path.startswith("registry"):
+            # Lightning would load a file from elsewhere with everything in it, code included.
+            raise DataError("is no file on this machine", f"ckpt_path {path}", "Download it, if you trust it.")
         check_checkpoint(path, model_options(self._parser(command), config), resume=command == "fit")
 
 

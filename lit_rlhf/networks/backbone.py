@@ -37,12 +37,13 @@ def load_model(path: str, kind: Literal["causal", "scalar", "rewriter"]) -> PreT
         DataError: If nothing can be loaded from there.
     """
     check_folder(path)
+    options: Any = {"dtype": torch.float32, "trust_remote_code": False}  # without, transformers may ask on a terminal
     try:
-        if kind == "rewriter" and AutoConfig.from_pretrained(path).is_encoder_decoder:
-            return AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32)
+        if kind == "rewriter" and AutoConfig.from_pretrained(path, trust_remote_code=False).is_encoder_decoder:
+            return AutoModelForSeq2SeqLM.from_pretrained(path, **options)
         if kind != "scalar":
-            return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        return AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32, num_labels=1)
+            return AutoModelForCausalLM.from_pretrained(path, **options)
+        return AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         hint = "Give a Hugging Face directory; an earlier stage writes one at its end."

@@ -118,3 +118,9 @@ def test_the_seed_decides_about_everything_random(lit, tiny_model, tmp_path):
         heads.append(cli.model.network.head.weight.detach())
     assert torch.equal(heads[0], heads[1])
     assert not torch.allclose(heads[0], heads[2], atol=0.01)
+
+
+@pytest.mark.parametrize("address", ["https://example.org/last.ckpt", "s3://bucket/last.ckpt", "registry:some-model"])
+def test_checkpoints_are_never_fetched_from_elsewhere(lit, tiny_model, tmp_path, address):
+    with pytest.raises(DataError, match=r"is no file on this machine\n.*Download it"):
+        lit("fit", tmp_path, options(tiny_model), "--ckpt_path", address)
