@@ -15,6 +15,8 @@ class FastPaths:
         packing: Rows of different lengths are computed as one row without padding, where the architecture allows it.
         shared_prompts: A prompt that several responses share is computed once; needs ``packing``.
         last_layer: The last layer's MLP is computed only for the tokens whose state is asked for; needs ``packing``.
+        cache_sized: On a CPU rows are computed so many at a time that intermediate results stay in its cache; needs
+            ``packing``.
         decoding: While responses are sampled, adapters are added to the weights, and these are laid out for products
             with few rows; takes memory for one more copy of the policy meanwhile.
     """
@@ -22,6 +24,7 @@ class FastPaths:
     packing: bool = True
     shared_prompts: bool = True
     last_layer: bool = True
+    cache_sized: bool = True
     decoding: bool = True
 
     @classmethod

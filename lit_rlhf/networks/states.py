@@ -44,10 +44,49 @@ def states_at(
     if not fast.packing or not _sees_all(model, sequences.ids.shape[1]) or not packs(model):
         return by_length(sequences, lambda rows, at: _padded(model, rows, at), positions)[mask]
     shared = sequences.prompt_length if shared is None else shared
-    packed = pack(sequences, shared if fast.shared_prompts else None)
+    if not fast.shared_prompts:
+        shared = torch.zeros_like(shared)
+    parts = _parts(sequences, shared, _tokens_at_once(model)) if fast.cache_sized else [torch.arange(len(sequences))]
+    if len(parts) == 1:
+        return _of_rows(model, sequences, positions, mask, shared)
+    found = torch.cat([_of_rows(model, sequences[rows], positions[rows], mask[rows], shared[rows]) for rows in parts])
+    number = torch.zeros_like(positions).masked_scatter(mask, torch.arange(len(found), device=positions.device))
+    order = torch.cat([number[rows][mask[rows]] for rows in parts])  # where each state found belongs
+    return found.index_select(0, order.argsort())
+
+
+def _of_rows(model: PreTrainedModel, sequences: Sequences, positions: Tensor, mask: Tensor, shared: Tensor) -> Tensor:
+    """`states_at` of packed rows, all at once."""
+    packed = pack(sequences, shared)
     places = packed.index(positions)[mask]
     with asked_only(model, places):
         return _packed(model, packed, places)
+
+
+def _tokens_at_once(model: PreTrainedModel) -> int | None:
+    """How many tokens to compute together: on a CPU so many that a layer's intermediate results stay in its cache."""
+    width = getattr(model.config.get_text_config(), "hidden_size", None)
+    return max(256, 2**18 // width) if width and model.device.type == "cpu" else None
+
+
+def _parts(sequences: Sequences, shared: Tensor, tokens: int | None) -> list[Tensor]:
+    """Rows in parts of at most so many tokens, unless one row has more; rows with one beginning stay together."""
+    if tokens is None or int(sequences.length.sum()) <= tokens:
+        return [torch.arange(len(sequences))]
+    groups: dict[Any, list[int]] = {}
+    for number, (row, start) in enumerate(zip(sequences.ids.tolist(), shared.tolist(), strict=True)):
+        groups.setdefault(tuple(row[:start]) or number, []).append(number)
+    lengths, starts = sequences.length.tolist(), shared.tolist()
+    parts: list[list[int]] = [[]]
+    filled = 0
+    for rows in groups.values():
+        size = starts[rows[0]] + sum(lengths[row] - starts[row] for row in rows)
+        if parts[-1] and filled + size > tokens:
+            parts.append([])
+            filled = 0
+        parts[-1] += rows
+        filled += size
+    return [torch.tensor(rows) for rows in parts]
 
 
 def packs(model: PreTrainedModel, pruned: bool = False) -> bool:

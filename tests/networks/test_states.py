@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, BloomConfig, GPTJConfig, MistralConfig
 
 from lit_rlhf.data.batches import Sequences, stack_sequences
+from lit_rlhf.networks import states
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.backbone import load_model
 from lit_rlhf.networks.fast import FastPaths
@@ -16,13 +17,14 @@ from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.networks.states import packs, states_at
 
-WAYS = [FastPaths(*ways) for ways in itertools.product([False, True], repeat=3)]
-PLAIN = FastPaths(False, False, False)
+WAYS = [FastPaths(*ways) for ways in itertools.product([False, True], repeat=4)]
+PLAIN = FastPaths(False, False, False, False)
 
 
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch):
     monkeypatch.setenv("LIT_RLHF_FAST", "{}")
+    monkeypatch.setattr(states, "_tokens_at_once", lambda model: 150)  # of some 500: several parts
 
 
 def rows(prompts: int = 6, each: int = 3, vocabulary: int = 600) -> Sequences:
@@ -83,7 +85,8 @@ def test_the_fast_ways_compute_less(tiny_model):
     for each in seen.values():
         each.clear()
     with torch.no_grad():
-        for way in (PLAIN, FastPaths(True, False, False), FastPaths(True, True, False), FastPaths()):
+        for ways in ((False, False, False), (True, False, False), (True, True, False), (True, True, True)):
+            way = FastPaths(*ways, cache_sized=False)
             way.use()
             network(sequences)
     plain, padding_free, shared, pruned = ([sum(seen["first"][:3])], *([n] for n in seen["first"][3:]))
@@ -160,6 +163,17 @@ def test_the_trial_leaves_the_model_as_it_was(tiny_model):
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_parts_hold_every_row_once_and_rows_of_one_prompt_together():
+    sequences = rows()
+    parts = states._parts(sequences, sequences.prompt_length, 150)
+    assert sorted(torch.cat(parts).tolist()) == list(range(len(sequences)))
+    assert len(parts) > 2
+    for number in range(6):  # the prompt of rows 0, 6 and 12, and so on
+        assert sum(number in part % 6 for part in parts) == 1
+    tokens = [int(sequences.length[part].sum() - 2 * sequences.prompt_length[part].sum() / 3) for part in parts]
+    assert max(tokens) <= 150
 
 
 def test_no_state_depends_on_the_rows_beside_it(tiny_model):
