@@ -11,8 +11,10 @@ from lit_rlhf.evaluation.study import Measurement, Study
 from lit_rlhf.rewards import ScalarReward
 
 FLIP_RATES = [0.0, 0.1, 0.2, 0.3, 0.4]
-SHARED_RATE = 0.2
-"""Of the annotator in all comparisons but the one of flip rates."""
+SHARED_RATE = 0.0
+"""Of the annotator in all comparisons but that of flip rates and over-optimisation: optimisation must do some good."""
+WEAK_RATE = 0.2
+"""Of the annotator whose reward model is over-optimised."""
 
 
 class PPOStudy(Study):
@@ -57,7 +59,7 @@ class PPOStudy(Study):
             case "rounds":
                 return {"rounds": ppo_parts.rounds(folder, seed, SHARED_RATE, self.inner_lr, sizes)}
             case _:
-                return {"overoptimised": ppo_parts.overoptimised(folder, seed, SHARED_RATE, sizes)}
+                return {"overoptimised": ppo_parts.overoptimised(folder, seed, WEAK_RATE, sizes)}
 
     def _start(self, seed: int, folder: Path) -> dict[str, Any]:
         """The SFT policy, the reward model that most comparisons share, and ten baselines per prompt."""

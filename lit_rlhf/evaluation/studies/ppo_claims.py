@@ -21,7 +21,7 @@ def flip(rate: str, name: str) -> Arm:
 def regime(name: str) -> Arm:
     """An arm of the regimes; the plain ones without anything special are those of the shared flip rate."""
     if name in ("ppo", "contrastive", "sft"):
-        return flip("0.2", name)
+        return flip("0", name)
     return lambda m: m["regimes"][name]
 
 
