@@ -180,7 +180,12 @@ def attend(
 
     Returns:
         ``(N, S, heads, D)``, and no attention weights.
+
+    Raises:
+        ValueError: If rows are packed, and the architecture changes the scores before the softmax.
     """
+    if packed is not None and any(options.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+        raise ValueError("scores are changed in a way that packed rows do not know")
     if packed is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if packed.kept is not None:

@@ -97,7 +97,7 @@ def packs(model: PreTrainedModel, pruned: bool = False) -> bool:
         pruned: Whether it also does so where its last layer computes only what is asked for.
     """
     known: dict[bool, bool] | None = getattr(model, "_packs", None)
-    if known is None:
+    if known is None or (known[False] and model.config._attn_implementation != NAME):  # changed since it was tried
         training = model.training
         model.eval()
         known = model._packs = _try(model)  # type: ignore[attr-defined]
@@ -108,7 +108,9 @@ def packs(model: PreTrainedModel, pruned: bool = False) -> bool:
 @torch.no_grad()
 def _try(model: PreTrainedModel) -> dict[bool, bool]:
     before = model.config._attn_implementation
-    if before not in ("sdpa", NAME):  # a way of attention that was asked for, or an architecture that has no other
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+    # A way of attention that was asked for, an architecture that has no other, or layers that carry a state along.
+    if before not in ("sdpa", NAME) or not all(kind.endswith("attention") and "linear" not in kind for kind in kinds):
         return {False: False, True: False}
     device = next(model.parameters()).device
     ids = torch.tensor([[1, 2, 3, 4, 0, 0], [1, 2, 3, 5, 6, 7], [7, 6, 5, 4, 3, 0]], device=device)
@@ -188,9 +190,10 @@ def _last_layer(model: PreTrainedModel) -> GradientCheckpointingLayer | None:
 
 
 def _sees_all(model: PreTrainedModel, longest: int) -> bool:
-    """Whether every token sees the whole of its row: no layer has a window that is shorter."""
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
-    return not window or longest <= window
+    """Whether every token sees the whole of its row: no layer has a window or chunks that are shorter."""
+    config = model.config.get_text_config()
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return all(not window or longest <= window for window in windows)
 
 
 def _padded(model: PreTrainedModel, sequences: Sequences, positions: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from lit_rlhf.networks import states
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.backbone import load_model
 from lit_rlhf.networks.fast import FastPaths
-from lit_rlhf.networks.packing import NAME
+from lit_rlhf.networks.packing import NAME, attend, pack
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.networks.states import packs, states_at
@@ -120,6 +120,23 @@ def test_an_attention_that_was_asked_for_stays(tiny_model):
     model = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="eager")
     assert not packs(model)
     assert model.config._attn_implementation == "eager"
+
+
+def test_another_attention_than_when_it_was_tried_is_noticed(tiny_model):
+    model = load_model(tiny_model, "causal").eval()
+    assert packs(model)
+    model.set_attn_implementation("eager")
+    assert not packs(model)
+    network = PolicyNetwork(model)
+    same(measured(network, rows(), FastPaths()), measured(network, rows(), PLAIN))
+
+
+def test_capped_scores_and_layers_with_a_state_are_computed_the_plain_way(tiny_model):
+    model = load_model(tiny_model, "causal").eval()
+    with pytest.raises(ValueError, match="changed"):
+        attend(model, *(torch.zeros(1, 2, 3, 4),) * 3, None, pack(rows()), softcap=50.0)
+    model.config.layer_types = ["full_attention", "linear_attention"]
+    assert not packs(model)
 
 
 def test_padded_rows_and_masks_still_work_where_rows_can_be_packed(tiny_model):
