@@ -131,7 +131,11 @@ def _decode(
 
 
 def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> Tensor:
-    """Draw one token per row of ``(N, V)`` logits."""
+    """Draw one token per row of ``(N, V)`` logits.
+
+    Raises:
+        DataError: If logits are NaN.
+    """
     if sampling.temperature == 0:
         return logits.argmax(-1)
     logits, order = logits.float() / sampling.temperature, None
@@ -145,6 +149,9 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None =
         probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
     # Inverse distribution function, in double precision: the first token whose cumulated probability exceeds u.
     cumulated = probabilities.cumsum(-1, dtype=torch.float64)
+    if not bool((cumulated[:, -1] > 0).all()):  # NaN is not
+        hint = "The policy has diverged: lower its learning rate, and start from an earlier checkpoint."
+        raise DataError("the policy's logits are NaN, so no token can be drawn", hint=hint)
     u = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
     drawn = torch.searchsorted(cumulated, u * cumulated[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
     return (drawn if order is None else order.gather(1, drawn)).squeeze(1)

@@ -279,6 +279,19 @@ def test_nothing_outside_nucleus_and_top_k_is_ever_drawn(logits, top_p, top_k, t
     assert ((counts - 2000 * within).abs() <= 6 * (2000 * within * (1 - within)).sqrt() + 1e-6).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.5}, {"top_k": 2}])
+def test_a_policy_whose_logits_are_nan_draws_nothing(options):
+    logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, float("nan"), 2.0]])
+    with pytest.raises(DataError, match="NaN"):
+        draw(logits, Sampling(**options))
+
+
+def test_the_last_token_is_drawn_when_all_mass_lies_on_it():
+    logits = torch.full((1000, 7), -torch.inf)
+    logits[:, -1] = 3.0
+    assert (draw(logits, Sampling()) == 6).all()
+
+
 def test_every_row_has_a_nucleus_of_its_own():
     logits = torch.tensor([[5.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], [0.1, 0.2, 0.3, 0.4]])
     rows = logits.repeat_interleave(500, 0)
