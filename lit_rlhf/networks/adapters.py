@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import write_json
+from lit_rlhf.networks.low_rank import quicken
 
 
 @dataclass
@@ -70,6 +71,7 @@ class LoRA:
             fan_in_fan_out=any(isinstance(part, Conv1D) for part in linear.values()),  # GPT-2 keeps weights transposed
         )
         inject_adapter_in_model(config, body, name)
+        quicken(body)
         pooler = getattr(body, "pooler", None)
         if pooler is not None:
             pooler.requires_grad_(True)  # often new and random: it belongs to the head

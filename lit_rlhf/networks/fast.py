@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import asdict, dataclass
+from functools import cache
 
 _VARIABLE = "LIT_RLHF_FAST"
 
@@ -17,6 +18,7 @@ class FastPaths:
         last_layer: The last layer's MLP is computed only for the tokens whose state is asked for; needs ``packing``.
         cache_sized: On a CPU rows are computed so many at a time that intermediate results stay in its cache; needs
             ``packing``.
+        adapters: Low-rank adapters add to a layer's result in place.
         decoding: While responses are sampled, adapters are added to the weights, and these are laid out for products
             with few rows; takes memory for one more copy of the policy meanwhile.
     """
@@ -25,13 +27,19 @@ class FastPaths:
     shared_prompts: bool = True
     last_layer: bool = True
     cache_sized: bool = True
+    adapters: bool = True
     decoding: bool = True
 
     @classmethod
     def current(cls) -> "FastPaths":
         """What holds for this process and those that it starts."""
-        return cls(**json.loads(os.environ.get(_VARIABLE, "{}")))
+        return _parsed(os.environ.get(_VARIABLE, "{}"))
 
     def use(self) -> None:
         """Let this hold from now on."""
         os.environ[_VARIABLE] = json.dumps(asdict(self))
+
+
+@cache
+def _parsed(text: str) -> FastPaths:
+    return FastPaths(**json.loads(text))
