@@ -28,7 +28,9 @@ def dispatch(args: list[str]) -> int:
             known, extra = _split_extra(rest)
             run_experiment(**_options(parser, known), extra=extra)
         elif command in FUNCTIONS:
-            call(command, args=rest)
+            found = call(command, args=rest)
+            if isinstance(found, dict) and found.get("fits") is False:  # of `plan`, so that scripts can ask
+                return 1
         else:
             print(f"lit-rlhf: there is no command {command!r}; see lit-rlhf --help", file=sys.stderr)
             return 2
@@ -124,6 +126,7 @@ FUNCTIONS = {
     "strength": "lit_rlhf.evaluation.strength.strength",
     "study": "lit_rlhf.evaluation.study.study",
     "evaluate": "lit_rlhf.evaluation.evaluate.evaluate",
+    "plan": "lit_rlhf.cli.memory.plan",
 }
 """Commands that are plain functions: their arguments are the options, their docstring is the help."""
 
