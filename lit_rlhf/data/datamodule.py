@@ -1,9 +1,11 @@
 """The one LightningDataModule that serves every stage."""
 
 import hashlib
-from collections.abc import Iterable
+import random
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
+from itertools import chain, islice
 from typing import Any, Literal
 
 import torch
@@ -16,10 +18,12 @@ from lit_rlhf.data.batches import Batch, PairBatch, PromptBatch, ResponseBatch, 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.files import PairFiles
 from lit_rlhf.data.loader import BucketBatchSampler, make_loader
-from lit_rlhf.data.preparation import Counts, Row, View, labelled, tokenise, validation_share, weighted
+from lit_rlhf.data.pieces import Pool
+from lit_rlhf.data.preparation import Counts, Preparation, Row, View, labelled, tokenise, validation_share, weighted
 from lit_rlhf.data.records import Record, Source
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.data.strength import strengths
+from lit_rlhf.data.streaming import Stream, Streaming
+from lit_rlhf.data.strength import OWN_SCORES, strengths
 from lit_rlhf.data.treatments import Treatment
 
 
@@ -44,11 +48,14 @@ class PreferenceDataModule(LightningDataModule):
         val_fraction: Share of the prompts that the split gives to validation.
         bucket: Batches among which rows are sorted by length; 1 shuffles plainly.
         seed: Of the order, and of the choice among weighted sources.
-        workers: Processes that collate batches; 0 does it in this one.
+        workers: Processes that collate batches; 0 does it in this one. One at most reads a stream.
         strength: Folder of a strength table (see ``lit-rlhf strength``), or ``data`` for scores that came with the
             pairs. Validation pairs that it knows are reported by their strength.
         treatments: What is done with the labels of the training pairs, in this order; needs ``strength``. Validation
             labels stay as they are.
+        streaming: Read the training rows from their files while they are needed, instead of holding all of them: for
+            pairs and responses from files of lines or Parquet, with labels that need no other pair. Validation is
+            held as ever. None reads everything at the start.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class PreferenceDataModule(LightningDataModule):
         workers: int = 0,
         strength: str | None = None,
         treatments: list[Treatment] | None = None,
+        streaming: Streaming | None = None,
     ) -> None:
         super().__init__()
         self.sources, self.val_sources = _as_sources(sources), _as_sources(val_sources or [])
@@ -80,7 +88,9 @@ class PreferenceDataModule(LightningDataModule):
         if self.treatments and strength is None:
             hint = "Name a strength table, or `data` where the pairs bring scores."
             raise DataError("is missing, and treatments go by it", "option strength", hint)
-        self.train_rows: list[Row] = []
+        self.streaming = streaming
+        self._pool: Pool | None = None
+        self._train_rows: list[Row] = []
         self.val_rows: list[Row] = []
         self.counts: dict[str, Counts] = {}
         self._ready: tuple[str, str] | None = None
@@ -91,6 +101,22 @@ class PreferenceDataModule(LightningDataModule):
     def source_names(self) -> list[str]:
         """Names of all sources, in the order that ``PairBatch.source`` counts them in."""
         return list(dict.fromkeys(source.name for source in [*self.sources, *self.val_sources]))
+
+    @property
+    def train_rows(self) -> list[Row]:
+        """The training rows, where they are held.
+
+        Raises:
+            DataError: Where they are streamed: whoever asks needs all of them.
+        """
+        if self.streaming is not None:
+            hint = "Leave it out here, and use fewer rows if they do not fit into memory."
+            raise DataError("does not serve what needs all training rows at once", "option data.streaming", hint)
+        return self._train_rows
+
+    @train_rows.setter
+    def train_rows(self, rows: list[Row]) -> None:
+        self._train_rows = rows
 
     def setup(self, stage: str | None = None) -> None:
         """Read and tokenise what the module at hand trains on; called by the Trainer."""
@@ -113,23 +139,36 @@ class PreferenceDataModule(LightningDataModule):
         self.view: View = view
         self.renderer = Renderer.load(path, self.template)
         self.counts = {"train": Counts(), "validation": Counts()}
-        records = self._records(self.sources)
-        held_out = self._records(self.val_sources) or [record for record in records if self._in_validation(record)]
-        self.val_rows = self._rows(held_out, "validation")
-        self.train_rows = self._rows(self._training_records(records), "train")
+        self._pool = self._opened(view)
+        records = [] if self._pool else self._records(self.sources)
+        self.val_rows = self._rows(self._held_out(records), "validation")
         if view == "pairs" and self.strength is not None:
             self.val_rows = labelled(self.val_rows, strengths(self.strength, _pairs(self.val_rows), optional=True))
-            self.train_rows = self._treated(self.train_rows, self.strength)
-        self.counts["train"].bad = sum(source.bad_rows for source in self.sources)
+        held_out = {row.record.split_hash for row in self.val_rows}
+        cut, split = self.over_length == "cut_prompt", 0.0 if self.val_sources else self.val_fraction
+        self._preparation = Preparation(
+            self.renderer, view, self.max_length, cut, split, held_out, self.strength, self.treatments
+        )
         self.counts["validation"].bad = sum(source.bad_rows for source in self.val_sources)
+        if self._pool:
+            del self.counts["train"]  # told when the rows are read
+            files = len(self._pool.files)
+            rank_zero_info(f"data, train {view}: {self._pool.rows:,} rows, streamed from {files:,} files")
+        else:
+            self.train_rows = self._preparation(records, self.counts["train"])
+            self.counts["train"].bad = sum(source.bad_rows for source in self.sources)
         for part, counts in self.counts.items():
             rank_zero_info(f"data, {part} {view}: {counts}")
-        if not self.train_rows and not self.val_rows:
+        if not self._pool and not self.train_rows and not self.val_rows:
             raise self._nothing_left("")
         self._ready = (view, path)
 
     def train_dataloader(self) -> StatefulDataLoader:
         """Shuffled, length-bucketed batches; resumes after the last batch that was used."""
+        if self._pool:
+            stream = self._stream(self._pool)
+            # A second worker would read the same windows; batches that are ready bridge the reading of a window.
+            return make_loader(stream, stream.sampler, self._collate, min(self.workers, 1), ahead=32)
         if not self.train_rows:
             raise self._nothing_left(" for training")
         return self._loader(self.train_rows, self.batch_size, shuffle=True)
@@ -156,24 +195,30 @@ class PreferenceDataModule(LightningDataModule):
     def fingerprint(self) -> str:
         """Names the training rows and their order, so that a resumed run can tell whether the data changed."""
         digest = hashlib.sha256(f"{self.view} {self.batch_size} {self.bucket} {self.seed}".encode())
+        if self._pool:
+            digest.update(f"{self.streaming} {self._pool.fingerprint} {self._preparation.fingerprint}".encode())
+            return digest.hexdigest()[:16]
         for row in self.train_rows:
             digest.update(f"{row.prompt} {row.chosen} {row.rejected} {row.label.margin} {row.label.target};".encode())
         return digest.hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers of the data."""
+        if self._pool:
+            return {"fingerprint": self.fingerprint, "rows": self._pool.rows, "files": self._pool.files}
         return {"fingerprint": self.fingerprint, "rows": len(self.train_rows)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse to resume training on other data than the run began with; other data may be measured on."""
         fitting = self.trainer is None or self.trainer.state.fn == "fit"
-        if fitting and state_dict["fingerprint"] != self.fingerprint:
-            raise DataError(
-                f"the checkpoint was written with other data ({state_dict['rows']:,} training rows then, "
-                f"{len(self.train_rows):,} now, or another order, batch size or seed)",
-                "option data",
-                "Resume with the same data options, or start a new run.",
-            )
+        if not fitting or state_dict["fingerprint"] == self.fingerprint:
+            return
+        rows, hint = self.state_dict()["rows"], "Resume with the same data options, or start a new run."
+        message = f"{state_dict['rows']:,} training rows then, {rows:,} now, or another order, batch size or seed"
+        if self._pool and (changed := sorted(set(self._pool.files) ^ set(state_dict.get("files", [])))):
+            names = list(dict.fromkeys(file.split()[0] for file in changed))
+            message += f"; files that differ: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}"
+        raise DataError(f"the checkpoint was written with other data ({message})", "option data", hint)
 
     # ------------------------------------------------------------------ inside
 
@@ -181,25 +226,40 @@ class PreferenceDataModule(LightningDataModule):
         hint = f"What was read: {self.counts['train']}. Look at max_length, at val_fraction and at the format."
         return DataError(f"no {self.view} are left{purpose}", "option sources", hint)
 
-    def _treated(self, rows: list[Row], strength: str) -> list[Row]:
-        """Training rows with the labels that the treatments give them."""
-        treated = labelled(rows, strengths(strength, _pairs(rows)), self.treatments)
-        counts = self.counts["train"]
-        counts.kept, counts.treated_out = len(treated), len(rows) - len(treated)
-        counts.flipped = sum(row.label.flipped for row in treated)
-        return treated
+    def _opened(self, view: View) -> Pool | None:
+        """Where streamed rows lie; None where everything is held."""
+        if self.streaming is None:
+            return None
+        where = "option data.streaming"
+        if view == "prompts":
+            hint = "Leave it out for stages that need prompts alone: they are small."
+            raise DataError("gives no prompts: which of them come twice would take all to tell", where, hint)
+        if view == "pairs" and self.strength not in (None, OWN_SCORES):
+            raise DataError(
+                "has no use for a strength table, which is held whole", where, "Write scores into the data."
+            )
+        whole = [type(each).__name__ for each in self.treatments if not each.by_itself]
+        if whole:
+            hint = "Treat by the strength of a pair itself, such as Flip with `below`, or leave out data.streaming."
+            raise DataError(f"cannot tell a pair's place among all others, which {whole[0]} goes by", where, hint)
+        return self.streaming.open(self.sources, self.seed)
 
-    def _in_validation(self, record: Record) -> bool:
-        """The deterministic split by prompt hash; off where validation has sources of its own."""
-        return not self.val_sources and validation_share(record.split_hash) < self.val_fraction
+    def _held_out(self, records: list[Record]) -> Iterable[Record]:
+        """Records of validation: all of its own sources, or the deterministic split by prompt hash."""
+        if self.val_sources:
+            return self._records(self.val_sources)
+        mine: Iterable[Record] = records
+        if self._pool and self.streaming and self.val_fraction:
+            pieces = random.Random("validation").sample(self._pool.pieces, len(self._pool.pieces))
+            mine = chain.from_iterable(map(self._pool.records, pieces))
+        most = self.streaming.val_rows if self.streaming else None
+        return islice((record for record in mine if validation_share(record.split_hash) < self.val_fraction), most)
 
-    def _training_records(self, records: list[Record]) -> Iterable[Record]:
-        held_out = {row.record.split_hash for row in self.val_rows}
-        for record in records:
-            if self._in_validation(record) or record.split_hash in held_out:
-                self.counts["train"].in_validation += 1
-            else:
-                yield record
+    def _stream(self, pool: Pool) -> Stream:
+        assert self.streaming is not None
+        window, set_aside = self.streaming.window, self._preparation.val_fraction
+        place = self._place()
+        return Stream(pool, self._preparation, self.batch_size, self.bucket, window, self.seed, set_aside, *place)
 
     def _records(self, sources: list[Source]) -> list[Record]:
         return [record for source in sources for record in weighted(source, self.seed)]
@@ -209,12 +269,18 @@ class PreferenceDataModule(LightningDataModule):
         return list(tokenise(records, self.renderer, self.view, self.counts[part], self.max_length, cut))
 
     def _loader(self, rows: list[Row], batch_size: int, shuffle: bool) -> StatefulDataLoader:
-        trainer: Any = self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         lengths = [row.length for row in rows]
-        sampler = BucketBatchSampler(lengths, batch_size, shuffle, self.seed, self.bucket, rank, world)
-        collate = partial(collate_rows, view=self.view, pad_id=self.renderer.pad_id, sources=self.source_names)
-        return make_loader(rows, sampler, collate, self.workers)
+        sampler = BucketBatchSampler(lengths, batch_size, shuffle, self.seed, self.bucket, *self._place())
+        return make_loader(rows, sampler, self._collate, self.workers)
+
+    def _place(self) -> tuple[int, int]:
+        """This process's number, and the number of processes."""
+        trainer: Any = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
+    @property
+    def _collate(self) -> Callable[[list[Row]], Batch]:
+        return partial(collate_rows, view=self.view, pad_id=self.renderer.pad_id, sources=self.source_names)
 
 
 def collate_rows(rows: list[Row], view: View, pad_id: int, sources: list[str]) -> Batch:

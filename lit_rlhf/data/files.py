@@ -58,8 +58,13 @@ class RowSource(Source):
         self.on_bad_row = on_bad_row
         self.split = split
 
-    def _convert(self, file: str, rows: Iterable[RawRow], convert: Callable[[Row], T]) -> Iterator[tuple[str, T]]:
-        """Yield (location, converted row) of one file; bad rows are counted, or raised with their location."""
+    def _convert(
+        self, file: str, rows: Iterable[RawRow], convert: Callable[[Row], T], whole: bool = True
+    ) -> Iterator[tuple[str, T]]:
+        """Yield (location, converted row) of one file; bad rows are counted, or raised with their location.
+
+        If all are bad, that is an error where the rows are the ``whole`` file.
+        """
         good, last = 0, None
         for location, row in rows:
             try:
@@ -69,7 +74,7 @@ class RowSource(Source):
             except DataError as error:
                 last = DataError(str(error), location)
                 if self.on_bad_row == "stop":
-                    unlike_others = good > 0 or isinstance(row, DataError)
+                    unlike_others = good > 0 or not whole or isinstance(row, DataError)
                     hint = f"Mend it, or leave such rows out: {self._option('on_bad_row', 'skip')}"
                     if not unlike_others:
                         hint = "" if "\n" in str(error) else "It is the first row: is the format another one?"
@@ -78,7 +83,7 @@ class RowSource(Source):
             else:
                 good += 1
                 yield location, result
-        if not good and last is not None:
+        if whole and not good and last is not None:
             raise DataError(f"not one row can be read; the last one: {last}", file, "Is the format another one?")
 
     def _option(self, name: str, value: str) -> str:
@@ -129,6 +134,7 @@ class PairFiles(RowSource):
         self.limit = limit
         self.label = label
         self.fields = fields or {}
+        self._readers: dict[str, Callable[[Row], Record]] = {}  # of files that are read in parts
 
     def records(self) -> Iterator[Record]:
         """Yield the records in the order of the files; ``bad_rows`` counts anew.
@@ -141,11 +147,27 @@ class PairFiles(RowSource):
         for location, record in islice(files, self.limit):
             yield replace(record, source=self.name, location=location)
 
+    def part_records(self, file: str, rows: Iterable[RawRow]) -> Iterator[Record]:
+        """Yield the records of some rows of a file, in its format; ``bad_rows`` counts on.
+
+        Raises:
+            DataError: As `records` does.
+        """
+        if file not in self._readers:
+            readable = _peek(read_rows(file, self.split))[1] if self.format is None else {}
+            self._readers[file] = self._row_reader(readable)
+        for location, record in self._convert(file, rows, self._readers[file], whole=False):
+            yield replace(record, source=self.name, location=location)
+
     def _file_records(self, file: str) -> Iterator[tuple[str, Record]]:
         rows = read_rows(file, self.split)
+        head, readable = _peek(rows) if self.format is None else ([], {})
+        return self._convert(file, chain(head, rows), self._row_reader(readable))
+
+    def _row_reader(self, readable: dict[str, Row]) -> Callable[[Row], Record]:
+        """What turns a file's rows into records, given its first readable ones by location."""
         if self.format is not None:
-            return self._convert(file, rows, partial(self._read, self._reader(self.format), None))
-        head, readable = _peek(rows)
+            return partial(self._read, self._reader(self.format), None)
         detected = common_format(map(self._renamed, readable.values()))
         if detected is None and readable:
             location, row = next(iter(readable.items()))
@@ -156,7 +178,7 @@ class PairFiles(RowSource):
             raise DataError(message, location, hint)
         # Without a readable row the reader is never called.
         reader = self._reader(detected or next(iter(FORMATS)))
-        return self._convert(file, chain(head, rows), partial(self._read, reader, detected))
+        return partial(self._read, reader, detected)
 
     def _reader(self, format: str) -> Reader:
         if self.label == "better":

@@ -1,24 +1,69 @@
 """Batches of similar lengths in a seeded order, from a loader that resumes in the middle of an epoch."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import cycle, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+T = TypeVar("T")
 
-class BucketBatchSampler(Sampler[list[int]]):
+
+class ResumableSampler(Sampler[list[T]]):
+    """Gives out an epoch's batches, as lists of whatever names their rows, and knows how many it has given out.
+
+    It keeps its place in the epoch itself: a loader that only counted batches would go on in another epoch's order
+    when it is resumed before the Trainer sets the epoch, and would take the end of an epoch for an empty one.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self._start = self._given = 0  # batches of this epoch to leave out, and given out so far
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches of an epoch, the same in every epoch and process."""
+
+    @abstractmethod
+    def mine(self, start: int) -> Iterable[list[T]]:
+        """This process's batches of the epoch, in their order, without the first ``start``."""
+
+    @property
+    def sampler(self) -> "ResumableSampler[T]":
+        """Itself: where the Trainer looks for the sampler whose epoch it sets."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration follows; the Trainer calls this."""
+        if epoch != self.epoch:
+            self.epoch, self._start, self._given = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches were given out."""
+        return {"epoch": self.epoch, "given": self._given}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the next iteration begin behind the batches that were given out; behind the last comes the next epoch."""
+        finished, self._start = divmod(state_dict["given"], len(self))
+        self.epoch, self._given = state_dict["epoch"] + finished, self._start
+
+    def __iter__(self) -> Iterator[list[T]]:
+        start, self._start = self._start, 0
+        for given, batch in enumerate(self.mine(start), start + 1):
+            self._given = given
+            yield batch
+
+
+class BucketBatchSampler(ResumableSampler[int]):
     """Batches of indices whose rows have similar lengths, so that little is padded.
 
     The order depends on the seed and the epoch alone. Within a window of ``window`` batches the shuffled rows
     are sorted by length and cut into batches; the batches are then shuffled. Every row comes exactly once
     per epoch.
-
-    It keeps its place in the epoch itself: a loader that only counted batches would go on in another epoch's order
-    when it is resumed before the Trainer sets the epoch, and would take the end of an epoch for an empty one.
 
     Args:
         lengths: Tokens per row.
@@ -40,41 +85,19 @@ class BucketBatchSampler(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        super().__init__()
         self.lengths, self.batch_size, self.shuffle, self.seed, self.window = lengths, batch_size, shuffle, seed, window
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-        self._start = self._given = 0  # batches of this epoch to leave out, and given out so far
-
-    @property
-    def sampler(self) -> "BucketBatchSampler":
-        """Itself: where the Trainer looks for the sampler whose epoch it sets."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration follows; the Trainer calls this."""
-        if epoch != self.epoch:
-            self.epoch, self._start, self._given = epoch, 0, 0
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches were given out."""
-        return {"epoch": self.epoch, "given": self._given}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the next iteration begin behind the batches that were given out; behind the last comes the next epoch."""
-        finished, self._start = divmod(state_dict["given"], len(self))
-        self.epoch, self._given = state_dict["epoch"] + finished, self._start
 
     def __len__(self) -> int:
         batches = -(-len(self.lengths) // self.batch_size)
         return -(-batches // self.world_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        start, self._start = self._start, 0
+    def mine(self, start: int) -> list[list[int]]:
+        """Every ``world_size``-th batch."""
         # Every process must take the same number of steps: the last round is filled up from the front.
         batches = list(islice(cycle(self._batches()), len(self) * self.world_size))
-        for given, batch in enumerate(batches[self.rank :: self.world_size][start:], start + 1):
-            self._given = given
-            yield batch
+        return batches[self.rank :: self.world_size][start:]
 
     def _batches(self) -> list[list[int]]:
         rows = list(range(len(self.lengths)))
@@ -93,9 +116,21 @@ class BucketBatchSampler(Sampler[list[int]]):
 
 
 def make_loader(
-    rows: Sequence[Any], sampler: BucketBatchSampler, collate: Callable[[list[Any]], Any], workers: int = 0
+    rows: Sequence[Any] | Dataset[Any],
+    sampler: ResumableSampler[Any],
+    collate: Callable[[list[Any]], Any],
+    workers: int = 0,
+    ahead: int = 2,
 ) -> StatefulDataLoader:
-    """A loader over ``rows`` whose ``state_dict`` resumes after the last batch it gave out."""
+    """A loader over ``rows`` whose ``state_dict`` resumes after the last batch it gave out.
+
+    Args:
+        rows: Given out by what the sampler calls them.
+        sampler: Whose batches are followed.
+        collate: Makes a batch of rows.
+        workers: Processes that do so; 0 does it in this one.
+        ahead: Batches that each worker keeps ready.
+    """
     # A generator of its own: iterating would draw from the global one, and a resumed run does not iterate as often.
     generator = torch.Generator()
     return StatefulDataLoader(
@@ -103,5 +138,6 @@ def make_loader(
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
+        prefetch_factor=ahead if workers else None,
         generator=generator,
     )

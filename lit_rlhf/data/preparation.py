@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Literal
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Record, Source
 from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.data.strength import strengths
 from lit_rlhf.data.treatments import UNTREATED, Label, Labels, Treatment
 
 _BLOCK = 1000  # records tokenised in one call
@@ -159,6 +160,58 @@ def _fit(row: Row, max_length: int, cut_prompt: bool) -> Row | None:
     if not cut_prompt or excess >= len(row.prompt):
         return None
     return Row(row.record, row.prompt[excess:], row.chosen, row.rejected)
+
+
+@dataclass
+class Preparation:
+    """All that lies between the records of the training part and its rows, whether they come at once or in parts.
+
+    Attributes:
+        renderer: The one way from text to ids.
+        view: What the stage wants to see.
+        max_length: Most tokens of a row, end-of-sequence included.
+        cut_prompt: Cut the beginning of a prompt that is too long instead of leaving the record out.
+        val_fraction: Share of the prompts that the split by hash gives to validation.
+        held_out: Further prompts that belong to validation, by ``split_hash``.
+        strength: Folder of a strength table, or ``data``; None labels nothing.
+        treatments: What is done with the labels.
+    """
+
+    renderer: Renderer
+    view: View
+    max_length: int
+    cut_prompt: bool = False
+    val_fraction: float = 0.0
+    held_out: set[str] = field(default_factory=set)
+    strength: str | None = None
+    treatments: Sequence[Treatment] = ()
+
+    def __call__(self, records: Iterable[Record], counts: Counts) -> list[Row]:
+        """The training rows among ``records``, with their labels; ``counts`` is counted up."""
+        mine = self._training_records(records, counts)
+        rows = list(tokenise(mine, self.renderer, self.view, counts, self.max_length, self.cut_prompt))
+        if self.view != "pairs" or self.strength is None:
+            return rows
+        treated = labelled(rows, strengths(self.strength, [row.record for row in rows]), self.treatments)
+        counts.kept -= len(rows) - len(treated)
+        counts.treated_out += len(rows) - len(treated)
+        counts.flipped += sum(row.label.flipped for row in treated)
+        return treated
+
+    @property
+    def fingerprint(self) -> str:
+        """Names all that decides over what becomes of a record."""
+        treatments = [(type(each).__name__, vars(each)) for each in self.treatments]
+        options = (self.max_length, self.cut_prompt, self.val_fraction, self.strength)
+        known = f"{self.renderer.fingerprint} {options} {treatments} {sorted(self.held_out)}"
+        return hashlib.sha256(known.encode()).hexdigest()[:16]
+
+    def _training_records(self, records: Iterable[Record], counts: Counts) -> Iterator[Record]:
+        for record in records:
+            if validation_share(record.split_hash) < self.val_fraction or record.split_hash in self.held_out:
+                counts.in_validation += 1
+            else:
+                yield record
 
 
 def labelled(rows: list[Row], differences: NDArray[np.float64], treatments: Sequence[Treatment] = ()) -> list[Row]:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from lit_rlhf.data import hub
 from lit_rlhf.data.errors import DataError, excerpt
@@ -30,6 +30,20 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _EXCERPT = 20
 _LONGEST_ROW = 2**28  # bytes; a bomb in a gzip file is refused before it fills the memory
 _MAGIC = {b"\x1f\x8b": (".gz", "gzip"), b"PAR1": (".parquet", "Parquet")}
+
+
+class Start(NamedTuple):
+    """Where reading begins in the middle of a file.
+
+    Attributes:
+        number: Number of the row there, from 1 (of the line, in a file of lines).
+        place: Byte at which the line begins; in a Parquet file, the only row group that is read.
+        skip: Rows of the row group before it.
+    """
+
+    number: int
+    place: int
+    skip: int = 0
 
 
 def read_rows(path: str, split: str | None = None) -> Iterator[RawRow]:
@@ -57,6 +71,15 @@ def read_rows(path: str, split: str | None = None) -> Iterator[RawRow]:
         yield row
     if empty:
         raise DataError("empty: it holds no row", path, "Was it written to its end? Name a file with rows.")
+
+
+def read_from(path: str, start: Start) -> Iterator[RawRow]:
+    """Yield the rows of a file (.jsonl, .ndjson, .json with a row per line; .parquet) from one of its rows on.
+
+    Raises:
+        DataError: As `read_rows` does.
+    """
+    return _file_rows(path, start)
 
 
 def find_files(path: str | list[str]) -> list[str]:
@@ -128,7 +151,7 @@ def _not_found(path: str) -> NoReturn:
     raise DataError(message, path or "''", near_names(path))
 
 
-def _file_rows(path: str) -> Iterator[RawRow]:
+def _file_rows(path: str, start: Start | None = None) -> Iterator[RawRow]:
     if not os.path.exists(path):
         _not_found(path)
     if not _SUFFIX.search(path):
@@ -136,23 +159,25 @@ def _file_rows(path: str) -> Iterator[RawRow]:
         raise DataError(f"unknown file type '{Path(path).suffix}'; readable are {_KINDS}", path, hint)
     try:
         if path.lower().endswith(".parquet"):
-            yield from _parquet_rows(path)
+            yield from _parquet_rows(path, start)
         else:
-            yield from _json_rows(path)
+            yield from _json_rows(path, start or Start(1, 0))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"damaged gzip file: {error}", path, "Copy or download it again.") from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path, "May you read it?") from error
 
 
-def _json_rows(path: str) -> Iterator[RawRow]:
+def _json_rows(path: str, start: Start) -> Iterator[RawRow]:
     gzipped = path.lower().endswith(".gz")
     with gzip.open(path, "rb") if gzipped else open(path, "rb") as stream:
         head = stream.peek(4)[:4]
         for magic, (suffix, kind) in _MAGIC.items():
             if head.startswith(magic):
                 raise DataError(f"this is a {kind} file, not JSON", path, f"Let its name end in {suffix}.")
-        for number, line in enumerate(iter(partial(stream.readline, _LONGEST_ROW), b""), 1):
+        if start.place:  # what cannot be sought in, such as a pipe, can still be read from its beginning
+            stream.seek(start.place)
+        for number, line in enumerate(iter(partial(stream.readline, _LONGEST_ROW), b""), start.number):
             line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if number == 1 and line.lstrip().startswith(b"[") and re.search(r"\.json(\.gz)?$", path.lower()):
                 yield from _array_rows(path, line + stream.read())
@@ -219,15 +244,17 @@ def _no_constant(name: str) -> NoReturn:
     raise DataError(f"{name} is no JSON number; write null, or leave the row out")
 
 
-def _parquet_rows(path: str) -> Iterator[RawRow]:
+def _parquet_rows(path: str, start: Start | None = None) -> Iterator[RawRow]:
     import pyarrow
     import pyarrow.parquet
 
-    number = 0
+    number, skip = (start.number - 1, start.skip) if start else (0, 0)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
+            for batch in file.iter_batches(batch_size=1024, row_groups=[start.place] if start else None):
+                rows = batch.slice(skip)
+                skip -= batch.num_rows - rows.num_rows
+                for row in rows.to_pylist():
                     number += 1
                     yield f"{path}:row {number}", row
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:

@@ -85,7 +85,12 @@ class Treatment(ABC):
     """One step of what is done with the labels; steps are applied in their order, each on what the last one left.
 
     Source: Wang et al. 2024, "Secrets of RLHF II: Reward Modeling" (arXiv 2401.06080), section 2.
+
+    Attributes:
+        by_itself: Whether a pair's label depends on that pair alone, and so may be given in a stream.
     """
+
+    by_itself: bool = False
 
     @abstractmethod
     def apply(self, labels: Labels) -> Labels:
@@ -107,6 +112,7 @@ class Flip(Treatment):
         if fraction is not None and below is not None:
             raise DataError("fraction and below exclude each other", "treatment Flip", "Give one of them.")
         self.fraction, self.below = 0.1 if fraction is None else fraction, below
+        self.by_itself = below is not None
         _check_share("Flip, fraction", self.fraction)
 
     def apply(self, labels: Labels) -> Labels:
@@ -157,6 +163,8 @@ class SoftLabel(Treatment):
         DataError: If α is not between 0 and 1.
     """
 
+    by_itself = True
+
     def __init__(self, alpha: float = 0.2, only_doubted: bool = True) -> None:
         _check_share("SoftLabel, alpha", alpha)
         self.alpha, self.only_doubted = alpha, only_doubted
@@ -169,6 +177,8 @@ class SoftLabel(Treatment):
 
 class EnsembleSoftLabel(Treatment):
     """The voters' own probability that the label is right: q = mean over voters of σ(d)."""
+
+    by_itself = True
 
     def apply(self, labels: Labels) -> Labels:
         """Set targets."""
@@ -185,6 +195,8 @@ class AdaptiveMargin(Treatment):
     Raises:
         DataError: If the clip is negative.
     """
+
+    by_itself = True
 
     def __init__(self, scale: float = 1.0, clip: float | None = None) -> None:
         if clip is not None and clip < 0:
