@@ -110,7 +110,7 @@ def main() -> None:
     points: list[Point] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_inputs(folder, [int(rows) for rows in sizes.get("pairs", ())])
+        write_inputs(folder, sorted({int(rows) for axis in ("pairs", "streamed") for rows in sizes.get(axis, ())}))
         starts = [start_up(folder, number) for number in range(1 if options.quick else repetitions)]
         for repetition in range(repetitions):
             for axis, each in sizes.items():

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from benchmarks.common import Meter, PeakBytes, Seconds
 from lit_rlhf.cli.stage import quieten
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.datamodule import PreferenceDataModule
+from lit_rlhf.data.streaming import Streaming
 from lit_rlhf.functional import bradley_terry_loss
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
@@ -69,12 +71,12 @@ class Point:
 # ------------------------------------------------------------------ the work
 
 
-def serve_pairs(folder: Path, rows: int) -> tuple[int, Work]:
+def serve_pairs(folder: Path, rows: int, streaming: Streaming | None = None) -> tuple[int, Work]:
     """Read a JSONL file, tokenise it and serve one epoch of batches."""
     file = folder / f"pairs-{rows}.jsonl"
 
     def work() -> PreferenceDataModule:
-        data = PreferenceDataModule(str(file), tokenizer=str(folder / "200k"), val_fraction=0.0)
+        data = PreferenceDataModule(str(file), tokenizer=str(folder / "200k"), val_fraction=0.0, streaming=streaming)
         data.load("pairs")
         for _ in data.train_dataloader():
             pass
@@ -126,6 +128,14 @@ def _training_step(network: RewardNetwork, rows: Sequences) -> Work:
 AXES = {
     "pairs": Axis(
         "pairs: read, tokenise, serve", serve_pairs, (1000, 3000, 10_000, 30_000, 100_000), (300, 3000), (10**6,), 0
+    ),
+    "streamed": Axis(
+        "pairs: streamed",
+        partial(serve_pairs, streaming=Streaming()),
+        (1000, 10_000, 30_000, 100_000),
+        (300, 3000),
+        (10**6,),
+        0,
     ),
     "length": Axis("tokens: a training step", train_on_length, (64, 128, 256, 512, 1024, 2048, 4096), (64, 512)),
     "k": Axis("responses per prompt: sampling", sample_baselines, (1, 2, 4, 8, 16), (1, 8)),
