@@ -197,9 +197,9 @@ def _show(found: dict[str, Any], work: Work) -> None:
 
     console, worst = Console(), found["peak"]
     where = "a CPU" if work.gpus == 0 else f"{work.gpus} GPU{'s' * (work.gpus > 1)}"
-    table = Table(
-        title=f"{work.stage}, {found['parameters'] / 1e9:,.2f}B parameters, {where}, {_settings(asdict(work))}"
-    )
+    title = f"{work.stage}, {found['parameters'] / 1e9:,.2f}B parameters, {where}, {_settings(asdict(work))}"
+    console.print(title, style="bold", highlight=False)
+    table = Table()
     table.add_column(f"at the {worst['moment']}")
     table.add_column("GiB per GPU" if work.gpus else "GiB", justify="right")
     for name, size in worst["parts"].items():
@@ -218,7 +218,7 @@ def _show(found: dict[str, Any], work: Work) -> None:
         console.print(other)
     if not found["fits"] and not any(each["fits"] for each in found["alternatives"]):
         fewest = found["fewest_gpus"]
-        hint = f"From {fewest['gpus']} GPUs on: {_settings(fewest)}." if fewest else "Neither do more GPUs help."
+        hint = f"From {fewest['gpus']} GPUs on: {_settings(fewest)}." if fewest else "More GPUs alone do not help."
         console.print(f"{hint} A smaller batch, or shorter rows, may do as well.", highlight=False)
 
 

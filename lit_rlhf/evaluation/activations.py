@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
@@ -61,7 +62,7 @@ class Shape:
         hidden, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
         if model.config.is_encoder_decoder or not layers or not hidden or not heads:
             raise DataError(f"a {type(model).__name__} cannot be planned", "option model", "Give a decoder like Llama.")
-        linear = [part for layer in layers for part in layer.modules() if isinstance(part, nn.Linear)]
+        linear = [part for layer in layers for part in layer.modules() if isinstance(part, nn.Linear | Conv1D)]
         body, inside = _size(model.base_model), sum(map(_size, layers))
         width = getattr(config, "head_dim", None) or hidden // heads
         return cls(
@@ -74,7 +75,7 @@ class Shape:
             vocabulary=config.vocab_size,
             layer=inside // len(layers),
             matrices=sum(each.weight.numel() for each in linear) // len(layers),
-            adapter=sum(each.in_features + each.out_features for each in linear) // len(layers),
+            adapter=sum(sum(each.weight.shape) for each in linear) // len(layers),
             root=body - inside,
             head=_size(model) - body,
         )

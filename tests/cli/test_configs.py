@@ -9,11 +9,14 @@ import yaml
 from lit_rlhf.cli import commands
 from lit_rlhf.cli.experiment import run_experiment
 from lit_rlhf.cli.plan import REQUIRED, fill_variables, plan_stages
-from lit_rlhf.cli.stage import make_cli
+from lit_rlhf.cli.stage import StageCLI, make_cli
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = sorted((CONFIGS / "experiments").glob("*.yaml"))
-PARTS = sorted(file for file in CONFIGS.rglob("*.yaml") if file.parent.name not in ("experiments", "studies"))
+MACHINES = sorted(file for file in (CONFIGS / "trainer").glob("*.yaml") if file.stem != "cpu")
+SCALES = sorted((CONFIGS / "scale").glob("*.yaml"))
+APART = {*EXPERIMENTS, *MACHINES, *SCALES, *(CONFIGS / "studies").glob("*.yaml")}
+PARTS = sorted(file for file in CONFIGS.rglob("*.yaml") if file not in APART)
 
 SCALAR = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": "a/model"}}
 MISSING = {
@@ -38,6 +41,32 @@ def test_a_part_with_its_required_options_becomes_a_stage(file, tmp_path):
     assert type(cli.model).__name__ == module
     for name, value in content.get("trainer", {}).items():
         assert cli.config["trainer"][name] == value
+
+
+@pytest.mark.parametrize("module", ["policy/sft", "policy/ppo", "reward/scalar"])
+@pytest.mark.parametrize("file", [*MACHINES, *SCALES], ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_what_needs_gpus_parses_behind_a_stage(file, module, monkeypatch, tmp_path):
+    stage = CONFIGS / f"{module}.yaml"
+    if file in SCALES and module != "reward/scalar":
+        pytest.skip("is an example of a reward model")
+    for hook in ("instantiate_classes", "after_instantiate_classes"):  # there is no GPU to build a Trainer for
+        monkeypatch.setattr(StageCLI, hook, lambda self: None)
+    rest = tmp_path / "rest.yaml"
+    name = yaml.safe_load(stage.read_text())["model"]["class_path"]
+    model = {"class_path": name, "init_args": MISSING[name]}
+    rest.write_text(yaml.safe_dump({"data": {"sources": "pairs.jsonl"}, "trainer": {"logger": False}, "model": model}))
+    below = [CONFIGS / "trainer" / "fsdp2.yaml"] if file.stem == "multinode" else []
+    cli = make_cli([word for each in (rest, stage, *below, file) for word in ("-c", str(each))], run=False)
+    content = yaml.safe_load(file.read_text())
+    for name, value in content.get("trainer", {}).items():
+        if name == "strategy":
+            assert cli.config["trainer"][name]["class_path"] == value["class_path"]
+            given = cli.config["trainer"][name]["init_args"]
+            assert all(given[option] is not None for option in value["init_args"])
+        else:
+            assert cli.config["trainer"][name] == value
+    if file in SCALES:
+        assert cli.config["model"]["init_args"]["model"] == content["model"]["init_args"]["model"]
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
