@@ -3,7 +3,8 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +65,24 @@ def check_length(model: PreTrainedModel, tokens: int) -> None:
     if limit is not None and tokens > limit:
         hint = "Lower data.max_length, or prompt length plus sampling.max_new_tokens."
         raise DataError(f"a sequence of {tokens} tokens exceeds the model's {limit} positions", "max_length", hint)
+
+
+def check_prompts(sequences: Sequences) -> None:
+    """Refuse rows without a prompt: there is no state that predicts their first token."""
+    if int(sequences.prompt_length.min()) < 1:
+        raise DataError("has no token, so nothing predicts the response's first one", "a prompt", "Leave it out.")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every part is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def call_body(model: PreTrainedModel, ids: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Weights in the form that suits decoding: adapters added, and laid out for products with few rows."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,35 +23,43 @@ def for_decoding(model: nn.Module) -> Iterator[None]:
     """
     kept: list[tuple[nn.Parameter, Tensor]] = []
     disabled: list[LoraLayer] = []
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    users = Counter(id(module.weight) for module in linear)
     try:
         for module in model.modules():
             if isinstance(module, LoraLayer) and not module.disable_adapters and not module.merged:
-                _exchange(module.get_base_layer(), kept, _change(module))
-                disabled.append(module)
-        seen = {id(parameter) for parameter, _ in kept}
-        for module in model.modules():
-            if isinstance(module, nn.Linear) and id(module.weight) not in seen and module.weight.device.type == "cpu":
+                layer, change = module.get_base_layer(), _change(module)
+                # A weight that several layers share cannot hold the change of one of them.
+                if change is not None and users[id(layer.weight)] < 2 and _exchange(layer, kept, change):
+                    disabled.append(module)
+        done = {id(parameter) for parameter, _ in kept}
+        for module in linear:
+            if id(module.weight) not in done and module.weight.device.type == "cpu":
+                done.add(id(module.weight))
                 _exchange(module, kept, None)
         for module in disabled:
-            module.enable_adapters(False)
+            module._disable_adapters = True  # the method would make adapters trainable when it enables them again
         yield
     finally:
-        for parameter, weight in kept:
+        for parameter, weight in reversed(kept):
             parameter.data = weight
         for module in disabled:
-            module.enable_adapters(True)
+            module._disable_adapters = False
 
 
-def _exchange(layer: nn.Module, kept: list[tuple[nn.Parameter, Tensor]], change: Tensor | None) -> None:
+def _exchange(layer: nn.Module, kept: list[tuple[nn.Parameter, Tensor]], change: Tensor | None) -> bool:
+    """Change a layer's weight and its layout; False where it is left alone."""
     weight: nn.Parameter = layer.weight  # type: ignore[assignment]
     if isinstance(weight, DTensor) or (change is None and weight.numel() < 2**12):
-        return
+        return False
     kept.append((weight, weight.data))
     wanted = weight.data if change is None else weight.data + change.to(weight.dtype)
     by_columns = weight.device.type == "cpu" and not isinstance(layer, Conv1D)  # which keeps them like that
     weight.data = wanted.t().contiguous().t() if by_columns else wanted
+    return True
 
 
-def _change(layer: LoraLayer) -> Tensor:
-    """What the active adapters add to a layer's weights."""
-    return torch.stack([layer.get_delta_weight(name) for name in layer.active_adapters]).sum(0)  # type: ignore[operator]
+def _change(layer: LoraLayer) -> Tensor | None:
+    """What the active adapters add to a layer's weights; None where it has none of them."""
+    names = [name for name in layer.active_adapters if name in layer.lora_A]
+    return torch.stack([layer.get_delta_weight(name) for name in names]).sum(0) if names else None  # type: ignore[operator]

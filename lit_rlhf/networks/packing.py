@@ -53,7 +53,7 @@ class Packed:
         queries: Those of all groups behind each other.
         keys: The same of their keys.
         back: Where each token's attention stands behind each other in the groups' results ``(L,)``.
-        kept: If it is a list, `attend` adds each layer's keys and values ``(1, heads, L, D)``.
+        calls: How often `attend` was called with it: once by each layer, if the model hands it on.
     """
 
     ids: Tensor
@@ -65,7 +65,7 @@ class Packed:
     queries: Tensor
     keys: Tensor
     back: Tensor
-    kept: list[tuple[Tensor, Tensor]] | None = None
+    calls: int = 0
 
     def index(self, positions: Tensor) -> Tensor:
         """Where tokens stand in ``ids``, given their positions in each row ``(N, T)``."""
@@ -182,14 +182,14 @@ def attend(
         ``(N, S, heads, D)``, and no attention weights.
 
     Raises:
-        ValueError: If rows are packed, and the architecture changes the scores before the softmax.
+        ValueError: If the architecture changes the scores before the softmax, or chooses the tokens that are seen.
     """
-    if packed is not None and any(options.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
-        raise ValueError("scores are changed in a way that packed rows do not know")
+    changed = ("softcap", "s_aux", "position_bias", "indices")
+    if any(options.get(name) is not None for name in changed[3 if packed is None else 0 :]):
+        raise ValueError("the architecture changes the scores, or leaves tokens out, in a way that is not known here")
     if packed is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    if packed.kept is not None:
-        packed.kept.append((key, value))
+    packed.calls += 1
     heads = query.shape[1]
     queries = _rows(query, packed.queries, heads).split([group.queries.numel() for group in packed.groups])
     keys, values = (

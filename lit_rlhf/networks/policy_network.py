@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
-from lit_rlhf.networks.backbone import by_length, call_body, check_length, load_model
+from lit_rlhf.networks.backbone import by_length, call_body, check_length, check_prompts, evaluating, load_model
 from lit_rlhf.networks.states import states_at
 
 Column = Callable[[Tensor, Tensor], Tensor]
@@ -132,11 +132,10 @@ class PolicyNetwork(nn.Module):
         head = self.model.get_output_embeddings()
         if head is None:
             return None
-        ids, training = torch.arange(2, device=head.weight.device)[None], self.model.training
-        self.model.eval()
-        expected = self.model(input_ids=ids, use_cache=False).logits
-        logits = head(call_body(self.model, ids))
-        self.model.train(training)
+        ids = torch.arange(2, device=head.weight.device)[None]
+        with evaluating(self.model):
+            expected = self.model(input_ids=ids, use_cache=False).logits
+            logits = head(call_body(self.model, ids))
         config = self.model.config.get_text_config()
         ways: list[Callable[[Tensor], Tensor]] = [lambda x: x]
         ways += [lambda x, by=by: x * by for by in [getattr(config, "logit_scale", None)] if by]
@@ -148,6 +147,7 @@ class PolicyNetwork(nn.Module):
     def _logits(self, sequences: Sequences) -> Tensor:
         """What predicts each response token ``(N, T, V)``, in fp32, from the model's own way to its logits."""
         check_length(self.model, sequences.ids.shape[1])
+        check_prompts(sequences)
         positions = sequences.response_positions - 1  # (N, T): the state before a token predicts it
         first = int(positions.min())
         kept = {"logits_to_keep": torch.arange(first, sequences.ids.shape[1] - 1, device=sequences.ids.device)}

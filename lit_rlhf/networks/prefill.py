@@ -1,6 +1,7 @@
 """The first step of decoding: all prompts at once, into a cache that decoding goes on with."""
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,15 +55,15 @@ def _packed(
     plain = all(type(layer) is GrowingLayer for layer in cache.layers)  # no windows, no states of another kind
     if not plain or "logits_to_keep" not in inspect.signature(model.forward).parameters or not packs(model):
         return None
-    packed = pack(Sequences(prompts, torch.zeros_like(lengths), lengths))
-    packed.kept = []
+    packed, row = pack(Sequences(prompts, torch.zeros_like(lengths), lengths)), growing_cache(model.config)
     last = packed.index(lengths[:, None] - 1)[:, 0]
     with asked_only(model, last):
-        output = model(**packed_inputs(packed), use_cache=False, logits_to_keep=last)
-    if len(packed.kept) != model.config.get_text_config().num_hidden_layers:  # it did not hand `packed` on
+        output = model(**packed_inputs(packed), past_key_values=row, use_cache=True, logits_to_keep=last)
+    if not packed.calls:  # the model did not hand it on
         return None
     places = packed.index(positions)  # (B, P); what stands at padding is never seen
-    for number, states in enumerate(packed.kept):
-        keys, values = (each[0][:, places].transpose(0, 1) for each in states)  # (B, heads, P, D)
+    layers: list[Any] = row.layers
+    for number, layer in enumerate(layers):
+        keys, values = (each[0][:, places].transpose(0, 1) for each in (layer.keys, layer.values))  # (B, heads, P, D)
         cache.update(keys, values, number)
     return output.logits[0], cache

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.networks.backbone import check_length
+from lit_rlhf.networks.backbone import check_length, evaluating
 from lit_rlhf.networks.decoding import for_decoding
 from lit_rlhf.networks.fast import FastPaths
 from lit_rlhf.networks.prefill import prefill
@@ -70,13 +70,8 @@ def sample(
         were truncated ``(B * k,)`` bool.
     """
     check_length(model, prompts.shape[1] + sampling.max_new_tokens)
-    was_training = model.training
-    model.eval()
-    try:
-        with for_decoding(model) if FastPaths.current().decoding else nullcontext():
-            tokens = _decode(model, prompts, lengths, eos_id, sampling, generator, k)  # (N, T), -1 behind the end
-    finally:
-        model.train(was_training)
+    with evaluating(model), for_decoding(model) if FastPaths.current().decoding else nullcontext():
+        tokens = _decode(model, prompts, lengths, eos_id, sampling, generator, k)  # (N, T), -1 behind the end
     drawn = (tokens >= 0).sum(1)
     truncated = tokens.gather(1, drawn[:, None] - 1).squeeze(1) != eos_id
     start = lengths.repeat_interleave(k)
@@ -134,11 +129,15 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None =
     """Draw one token per row of ``(N, V)`` logits.
 
     Raises:
-        DataError: If logits are NaN.
+        DataError: If logits are not finite.
     """
+    greatest = logits.amax(-1, keepdim=True)
+    if not bool(greatest.isfinite().all()):  # NaN, +∞, or a row of −∞ alone
+        hint = "The policy may have diverged: lower its learning rate, and start from an earlier checkpoint."
+        raise DataError("a policy's logits are not finite, so no token can be drawn", hint=hint)
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    logits, order = logits.float() / sampling.temperature, None
+    logits, order = (logits - greatest).float() / sampling.temperature, None
     if 0 < sampling.top_k < logits.shape[-1]:
         logits, order = logits.topk(sampling.top_k)
     probabilities = logits.softmax(-1)
@@ -147,13 +146,14 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None =
             probabilities, order = _likeliest(probabilities, sampling.top_p)
         before = probabilities.cumsum(-1) - probabilities  # probability of all likelier tokens
         probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
-    # Inverse distribution function, in double precision: the first token whose cumulated probability exceeds u.
-    cumulated = probabilities.cumsum(-1, dtype=torch.float64)
-    if not bool((cumulated[:, -1] > 0).all()):  # NaN is not
-        hint = "The policy has diverged: lower its learning rate, and start from an earlier checkpoint."
-        raise DataError("the policy's logits are NaN, so no token can be drawn", hint=hint)
-    u = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
-    drawn = torch.searchsorted(cumulated, u * cumulated[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
+    if logits.is_cuda and torch.are_deterministic_algorithms_enabled():  # where running sums are refused
+        drawn = (probabilities / torch.empty_like(probabilities).exponential_(generator=generator)).argmax(-1, True)
+    else:
+        # Inverse distribution function, in double precision: the first token whose cumulated probability exceeds u.
+        double = torch.float32 if logits.device.type == "mps" else torch.float64
+        cumulated = probabilities.cumsum(-1, dtype=double)
+        u = torch.rand(len(logits), 1, dtype=double, device=logits.device, generator=generator)
+        drawn = torch.searchsorted(cumulated, u * cumulated[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
     return (drawn if order is None else order.gather(1, drawn)).squeeze(1)
 
 

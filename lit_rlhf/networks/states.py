@@ -1,5 +1,6 @@
 """Hidden states of the tokens that are asked for, computed without padding and without what nobody reads."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lit_rlhf.data.batches import Sequences
-from lit_rlhf.networks.backbone import by_length, call_body, check_length
+from lit_rlhf.networks.backbone import by_length, call_body, check_length, check_prompts, evaluating
 from lit_rlhf.networks.fast import FastPaths
 from lit_rlhf.networks.packing import NAME, Packed, pack
 
@@ -39,6 +40,7 @@ def states_at(
         ``(M, H)``, M being the tokens that are meant, row by row.
     """
     check_length(model, sequences.ids.shape[1])
+    check_prompts(sequences)
     mask = torch.ones_like(positions, dtype=torch.bool) if mask is None else mask
     fast = FastPaths.current()
     if not fast.packing or not _sees_all(model, sequences.ids.shape[1]) or not packs(model):
@@ -98,39 +100,47 @@ def packs(model: PreTrainedModel, pruned: bool = False) -> bool:
     """
     known: dict[bool, bool] | None = getattr(model, "_packs", None)
     if known is None or (known[False] and model.config._attn_implementation != NAME):  # changed since it was tried
-        training = model.training
-        model.eval()
-        known = model._packs = _try(model)  # type: ignore[attr-defined]
-        model.train(training)
+        with evaluating(model):
+            known = model._packs = _try(model)  # type: ignore[attr-defined]
     return known[pruned]
 
 
 @torch.no_grad()
 def _try(model: PreTrainedModel) -> dict[bool, bool]:
-    before = model.config._attn_implementation
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
-    # A way of attention that was asked for, an architecture that has no other, or layers that carry a state along.
-    if before not in ("sdpa", NAME) or not all(kind.endswith("attention") and "linear" not in kind for kind in kinds):
-        return {False: False, True: False}
+    before, found = model.config._attn_implementation, {False: False, True: False}
+    if before not in ("sdpa", NAME) or not _plain_layers(model):  # or another way of attention was asked for
+        return found
     device = next(model.parameters()).device
     ids = torch.tensor([[1, 2, 3, 4, 0, 0], [1, 2, 3, 5, 6, 7], [7, 6, 5, 4, 3, 0]], device=device)
+    ids %= model.config.get_text_config().vocab_size
     rows = Sequences(ids, torch.tensor([3, 3, 2], device=device), torch.tensor([4, 6, 5], device=device))
     packed, positions = pack(rows, rows.prompt_length), torch.arange(6, device=device).expand(3, -1)
     alone = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    found = {}
-    model.set_attn_implementation(NAME)
-    for pruned, asked in ((False, rows.mask), (True, positions == rows.length[:, None] - 1)):
-        try:
+    exact = alone.dtype == torch.float32 and not torch.is_autocast_enabled(device.type)
+    tolerance = 1e-4 if exact else 5e-2
+    try:
+        model.set_attn_implementation(NAME)
+        for pruned, asked in ((False, rows.mask), (True, positions == rows.length[:, None] - 1)):
             places = packed.index(positions)[asked]
             with _only(model, places) if pruned else nullcontext():
                 together = _packed(model, packed, places)
-            tolerance = 1e-4 if alone.dtype == torch.float32 else 5e-2
             found[pruned] = torch.allclose(together, alone[asked], atol=tolerance, rtol=tolerance)
-        except (TypeError, ValueError, RuntimeError, AttributeError):  # an architecture that knows nothing of it
-            found[pruned] = False
-    if not found[False]:
-        model.set_attn_implementation(before)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # an architecture that knows nothing of it may fail in any way
+        logging.getLogger(__name__).info("%s computes rows padded: %r", type(model).__name__, error)
+    finally:
+        if not found[False]:
+            model.set_attn_implementation(before)
     return found
+
+
+def _plain_layers(model: PreTrainedModel) -> bool:
+    """Whether attention is all that lets tokens see others, and sees all before it: no state, no choice of tokens."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    chosen = any(name.startswith("index_topk") and value for name, value in vars(config).items())
+    return not chosen and all(kind.endswith("attention") and "linear" not in kind for kind in kinds)
 
 
 def _packed(model: PreTrainedModel, packed: Packed, places: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The networks of policy optimisation: policy, reference and critic, separate or on one trunk."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,7 +106,7 @@ class SharedTrunk(ActorCritic):
         self.reference_fingerprint = fingerprint(self.policy)  # without the adapters
         self._base = fingerprint(self.policy.model.base_model, skip="pooler.")  # as reward models name it
         lora.add(self.policy.model)
-        if policy != reference:
+        if os.path.normpath(policy) != os.path.normpath(reference):
             start_from(self.policy.model, Path(policy), self._base, lora)
         self.critic = None
         self.head = None
@@ -202,11 +203,11 @@ class AdapterScores(RewardNetwork):
 @contextmanager
 def without_adapters(model: Any) -> Iterator[None]:
     """Switch the adapters of a model off for a while."""
-    layers = [part for part in model.modules() if isinstance(part, LoraLayer)]
+    layers = [part for part in model.modules() if isinstance(part, LoraLayer) and not part.disable_adapters]
     for layer in layers:
-        layer.enable_adapters(False)
+        layer._disable_adapters = True  # the method would change what is trainable
     try:
         yield
     finally:
         for layer in layers:
-            layer.enable_adapters(True)
+            layer._disable_adapters = False

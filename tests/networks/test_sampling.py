@@ -279,11 +279,16 @@ def test_nothing_outside_nucleus_and_top_k_is_ever_drawn(logits, top_p, top_k, t
     assert ((counts - 2000 * within).abs() <= 6 * (2000 * within * (1 - within)).sqrt() + 1e-6).all()
 
 
-@pytest.mark.parametrize("options", [{}, {"top_p": 0.5}, {"top_k": 2}])
-def test_a_policy_whose_logits_are_nan_draws_nothing(options):
-    logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, float("nan"), 2.0]])
-    with pytest.raises(DataError, match="NaN"):
-        draw(logits, Sampling(**options))
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.5}, {"top_k": 2}, {"temperature": 0.0}])
+@pytest.mark.parametrize("row", [[0.0, float("nan"), 2.0], [0.0, float("inf"), 1.0], [-float("inf")] * 3])
+def test_a_policy_whose_logits_are_not_finite_draws_nothing(options, row):
+    with pytest.raises(DataError, match="not finite"):
+        draw(torch.tensor([[0.0, 1.0, 2.0], row]), Sampling(**options))
+
+
+def test_a_tiny_temperature_takes_the_likeliest():
+    logits = torch.tensor([[0.0, 5.0, 4.0]]).expand(100, -1)
+    assert (draw(logits, Sampling(temperature=1e-39)) == 1).all()
 
 
 def test_the_last_token_is_drawn_when_all_mass_lies_on_it():

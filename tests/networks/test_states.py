@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, BloomConfig, GPTJConfig, MistralConfig
 
 from lit_rlhf.data.batches import Sequences, stack_sequences
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks import states
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.backbone import load_model
@@ -25,6 +26,50 @@ PLAIN = FastPaths(False, False, False, False)
 def _restored(monkeypatch):
     monkeypatch.setenv("LIT_RLHF_FAST", "{}")
     monkeypatch.setattr(states, "_tokens_at_once", lambda model: 150)  # of some 500: several parts
+
+
+def test_long_rows_are_cut_into_pieces_and_still_right(tiny_model, monkeypatch):
+    monkeypatch.setattr(states, "_tokens_at_once", lambda model: None)
+    generator = torch.Generator().manual_seed(5)
+    words = [torch.randint(6, 600, (n,), generator=generator).tolist() for n in (60, 120, 191, 30, 8)]
+    sequences = stack_sequences([words[0], words[0], words[2]], [words[1] + words[3], words[1], words[4]], 0)
+    network = PolicyNetwork(tiny_model)
+    same(measured(network, sequences, FastPaths()), measured(network, sequences, PLAIN))
+
+
+def test_a_choice_of_tokens_is_left_to_the_architecture(tiny_model):
+    model = load_model(tiny_model, "causal").eval()
+    with pytest.raises(ValueError, match="not known here"):
+        attend(model, *(torch.zeros(1, 2, 3, 4),) * 3, None, indices=torch.zeros(1, 3, 2))
+    model.config.index_topk = 6
+    assert not packs(model)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_an_error_in_the_trial_leaves_the_model_as_it_was(tiny_model, monkeypatch):
+    model = load_model(tiny_model, "causal").train()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(states, "_packed", stop)
+    with pytest.raises(KeyboardInterrupt):
+        packs(model)
+    assert model.training
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_vocabulary_of_a_few_tokens_can_be_tried():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = MistralConfig(**sizes, intermediate_size=48, vocab_size=5, sliding_window=None)
+    assert packs(AutoModelForCausalLM.from_config(config).eval())
+
+
+@pytest.mark.parametrize("way", [PLAIN, FastPaths()])
+def test_a_row_without_a_prompt_is_refused(tiny_model, way):
+    way.use()
+    with pytest.raises(DataError, match="has no token"):
+        PolicyNetwork(tiny_model)(stack_sequences([[5, 6], []], [[7, 8], [7, 8]], 0))
 
 
 def rows(prompts: int = 6, each: int = 3, vocabulary: int = 600) -> Sequences:
@@ -133,7 +178,7 @@ def test_another_attention_than_when_it_was_tried_is_noticed(tiny_model):
 
 def test_capped_scores_and_layers_with_a_state_are_computed_the_plain_way(tiny_model):
     model = load_model(tiny_model, "causal").eval()
-    with pytest.raises(ValueError, match="changed"):
+    with pytest.raises(ValueError, match="changes the scores"):
         attend(model, *(torch.zeros(1, 2, 3, 4),) * 3, None, pack(rows()), softcap=50.0)
     model.config.layer_types = ["full_attention", "linear_attention"]
     assert not packs(model)
