@@ -13,6 +13,32 @@ FLIPS = ("0", "0.1", "0.2", "0.3", "0.4")
 PAPER = "about +20 % over PPO by human judgement"
 
 
+_LEVEL = (
+    "A flip that has nothing to do with the prompt moves no prompt's level, and a critic that starts from the reward "
+    "model knows that level already: there is nothing left to take off. Centring lowers the variance of the reward, "
+    "but advantages are what is left when the critic's value is taken off, and these hardly change."
+)
+_USELESS = (
+    "From 20 % of flips on reward models of this size and number of pairs are too weak: plain PPO gains nothing over "
+    "SFT, and loses at 30 %. Centring does not repair wrong preferences among the answers to one prompt."
+)
+_NOISY_BASELINE = (
+    "One sampled answer is a noisy estimate of its prompt's level: its noise is added to the reward of every answer, "
+    "and no critic can foresee it."
+)
+_SMALL = "The gain grows with the shift; a small one is lost in what five seeds differ by anyway."
+_FRESH = "A fresh head on the policy's body learns the levels of a world this small within some iterations."
+_PREDICTABLE = "Centring takes off the part that a critic can foresee; of what is left it explains less."
+_FIVE_OFFLINE = (
+    "With four answers a prompt RLOO meets a quarter of the prompts in an iteration; "
+    "as many responses as the offline baselines cost let it train more than three times as long."
+)
+_METARM = (
+    "The reward model that stays is about as good in later rounds: three rounds at this KL do not lead the policy away "
+    "from what its pairs cover, which is what MetaRM is made for."
+)
+
+
 def flip(rate: str, name: str) -> Arm:
     """An arm under a flip rate."""
     return lambda m: m["flips"][rate][name]
@@ -79,31 +105,32 @@ MODELS = [
 ]  # fmt: skip
 NOISE = [
     *(Claim(f"s8_flips_{rate}", f"Contrastive rewards help with {float(rate):.0%} of the labels flipped", PAPER, _GAIN,
-            _final(*arms), low=0.0) for rate, arms in _ALL.items()),
+            _final(*arms), low=0.0, note=_LEVEL) for rate, arms in _ALL.items()),
     Claim("s8_flips", "They help on average over the five flip rates", PAPER, _GAIN + ", mean over flip rates",
-          _mean([_final(*arms) for arms in _ALL.values()]), low=0.0),
+          _mean([_final(*arms) for arms in _ALL.values()]), low=0.0, note=_LEVEL, remark=_USELESS),
     Claim("s8_flips_unseen", "And on unseen kinds of prompts", PAPER,
           "gold reward on unseen kinds of prompts at the end, minus plain PPO's, mean over flip rates",
-          _mean([_final(*arms, kind="unseen") for arms in _ALL.values()]), low=0.0),
+          _mean([_final(*arms, kind="unseen") for arms in _ALL.values()]), low=0.0, note=_LEVEL),
     Claim("s8_flips_equal_kl", "And at equal KL", PAPER,
           "gold reward in training where both have gone equally far, minus plain PPO's, mean over flip rates",
-          _mean([equal_kl(*arms) for arms in _ALL.values()]), low=0.0),
+          _mean([equal_kl(*arms) for arms in _ALL.values()]), low=0.0, note=_LEVEL),
     Claim("s8_flips_mean", "And over the whole training", PAPER,
           "gold reward, mean over all iterations and flip rates, minus plain PPO's",
-          _mean([_whole(*arms, "mean_gold_reward") for arms in _ALL.values()]), low=0.0),
+          _mean([_whole(*arms, "mean_gold_reward") for arms in _ALL.values()]), low=0.0, note=_LEVEL),
     Claim("s8_flips_growth", "They help more, the more labels are flipped", "derived: prompts that the reward model "
-          "does not understand count less", "slope of the gain over the flip rate", _slope, low=0.0),
+          "does not understand count less", "slope of the gain over the flip rate", _slope, low=0.0,
+          note=_LEVEL),
     Claim("s8_improved", "More prompts are improved over the SFT policy", "–",
           "win rate against SFT by gold reward, ties half, minus plain PPO's, mean over flip rates",
           _mean([lambda m, a=a, b=b: a(m)["seen"]["wins"]["sft"] - b(m)["seen"]["wins"]["sft"]
-                 for a, b in _ALL.values()]), low=0.0),
+                 for a, b in _ALL.values()]), low=0.0, note=_LEVEL),
     Claim("s8_variance", "Centring lowers the variance of the reward", "falls if τ² > σ²/k",
           "variance of the centred reward in training over that of the reward, mean over flip rates",
           _mean([lambda m, a=a: a(m)["mean_trained_reward_variance"] / a(m)["mean_reward_variance"]
                  for a, _ in _ALL.values()]), high=1.0),
     Claim("s8_explained", "The critic explains more of centred rewards", "–",
           "explained variance over the training, minus plain PPO's, mean over flip rates",
-          _mean([_whole(*arms, "mean_explained_variance") for arms in _ALL.values()]), low=0.0),
+          _mean([_whole(*arms, "mean_explained_variance") for arms in _ALL.values()]), low=0.0, note=_PREDICTABLE),
 ]  # fmt: skip
 
 _OFFSETS = {
@@ -115,10 +142,10 @@ _OFFSETS = {
 _PLAIN = regime("contrastive")
 OFFSETS = [
     *(Claim(f"s8_offset_{key}", f"They help where the prompt shifts the reward by {how}",
-            "any b(x) cancels", _GAIN, _final(_PLAIN, regime(f"offset_{key}")), low=0.0)
+            "any b(x) cancels", _GAIN, _final(_PLAIN, regime(f"offset_{key}")), low=0.0, note=_SMALL)
       for key, how in _OFFSETS.items()),
     *(Claim(f"s8_offset_{key}_scratch", f"By {how}, with a fresh critic", "any b(x) cancels", _GAIN,
-            _final(regime("contrastive_scratch"), regime(f"offset_{key}_scratch")), low=0.0)
+            _final(regime("contrastive_scratch"), regime(f"offset_{key}_scratch")), low=0.0, note=_SMALL)
       for key, how in _OFFSETS.items() if key in ("words_two", "prompt_two")),
     Claim("s8_offset_growth", "They help more, the greater the offset", "any b(x) cancels",
           "gain at two standard deviations, minus gain at half of one",
@@ -133,10 +160,10 @@ OFFSETS = [
 
 CRITICS = [
     Claim("s8_scratch", "They help a critic that starts from the policy's body and a fresh head", "–", _GAIN,
-          _final(regime("contrastive_scratch"), regime("scratch")), low=0.0),
+          _final(regime("contrastive_scratch"), regime("scratch")), low=0.0, note=_FRESH),
     Claim("s8_scratch_mean", "And over the whole training", "–",
           "gold reward, mean over all iterations, minus plain PPO's",
-          _whole(regime("contrastive_scratch"), regime("scratch"), "mean_gold_reward"), low=0.0),
+          _whole(regime("contrastive_scratch"), regime("scratch"), "mean_gold_reward"), low=0.0, note=_FRESH),
     Claim("s8_stand_in", "With them a fresh critic does as well as plain PPO with one from the reward model", "–",
           "gold reward, mean over all iterations, minus that of plain PPO with a critic from the reward model",
           _whole(regime("contrastive_scratch"), regime("ppo"), "mean_gold_reward"), low=-0.05),
@@ -147,7 +174,8 @@ CRITICS = [
 
 OFFLINE = "The contrastive arm has five offline responses per prompt on top, each generated once and used many times."
 BASELINES = [
-    *(Claim(f"s8_k{k}", f"k = {k} baselines help", PAPER, _GAIN, _final(arm, regime("ppo")), low=0.0)
+    *(Claim(f"s8_k{k}", f"k = {k} baselines help", PAPER, _GAIN, _final(arm, regime("ppo")), low=0.0,
+            note=_NOISY_BASELINE if k == 1 else _LEVEL)
       for k, arm in ((1, regime("contrastive_k1")), (3, regime("contrastive_k3")), (5, _PLAIN),
                      (10, regime("contrastive_k10")))),
     Claim("s8_k_growth", "Ten baselines are better than one", "Var falls iff τ² > σ²/k",
@@ -158,7 +186,7 @@ BASELINES = [
           remark=OFFLINE),
     Claim("s8_rloo_longer", "And at equal generated responses, the baselines included", "–",
           "gold reward on seen kinds at the end, minus that of RLOO for as many more iterations",
-          _final(_PLAIN, regime("rloo_longer")), low=0.0),
+          _final(_PLAIN, regime("rloo_longer")), low=0.0, note=_FIVE_OFFLINE),
     Claim("s8_reinforce", "Offline baselines in place of a critic are better than RLOO at equal responses in training",
           "–", "gold reward on seen kinds at the end, REINFORCE with contrastive rewards minus RLOO's",
           _final(regime("contrastive_reinforce"), regime("rloo")), low=0.0, remark=OFFLINE),
@@ -196,13 +224,13 @@ ROUNDS = [
           high=0.0),
     Claim("s7_rounds", "With MetaRM the policy wins more from round to round", "rises over rounds",
           "win rate against SFT, last round minus first",
-          lambda m: _wins("meta")(m) - _wins("meta", 1)(m), low=0.0),
+          lambda m: _wins("meta")(m) - _wins("meta", 1)(m), low=0.0, note=_METARM),
     Claim("s7_meta", "MetaRM's rounds win more than those with a reward model that stays", "wins more",
           "win rate against SFT after the last round, minus without MetaRM",
-          lambda m: _wins("meta")(m) - _wins("kept")(m), low=0.0),
+          lambda m: _wins("meta")(m) - _wins("kept")(m), low=0.0, note=_METARM),
     Claim("s7_meta_gold", "And have the higher gold reward", "wins more",
           "gold reward on seen kinds after the last round, minus without MetaRM",
-          _final(_round("meta"), _round("kept")), low=0.0),
+          _final(_round("meta"), _round("kept")), low=0.0, note=_METARM),
 ]  # fmt: skip
 
 CLAIMS = [*MODELS, *NOISE, *OFFSETS, *CRITICS, *BASELINES, *ROUNDS]
