@@ -10,6 +10,7 @@ import transformers
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lit_rlhf import policy, rewards  # noqa: F401  makes their classes known by name
 from lit_rlhf.cli.callbacks import Export, Generations, History, Progress, SaveConfig
@@ -58,7 +59,11 @@ class StageCLI(LightningCLI):
         FastPaths(**(self.config[command] if command else self.config)["fast"]).use()
 
     def after_instantiate_classes(self) -> None:
-        """Let W&B write into the run's folder unless the options name another."""
+        """Refuse what would train wrongly, and let W&B write into the run's folder unless the options name another."""
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            hint = "Take configs/trainer/ddp.yaml or fsdp.yaml."
+            where = "option trainer.strategy"
+            raise DataError("needs modules that split their networks, which these do not yet", where, hint)
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.settle(str(self.trainer.default_root_dir))

@@ -97,7 +97,7 @@ def pack(sequences: Sequences, shared: Tensor | None = None) -> Packed:
     ids: list[int] = []
     positions: list[int] = []
     first: dict[Any, int] = {}  # where a prompt stands
-    shared_start, own_start, pieces = [], [], []
+    shared_start, own_start, pieces, on_cpu = [], [], [], sequences.ids.device.type == "cpu"
     for number, (row, prompt, length) in enumerate(zip(rows, fork.tolist(), lengths, strict=True)):
         key = tuple(row[:prompt]) or number
         known = first.get(key)
@@ -107,7 +107,7 @@ def pack(sequences: Sequences, shared: Tensor | None = None) -> Packed:
         positions += range(begin, length)
         shared_start.append(first[key])
         own_start.append(start + prompt - begin)
-        pieces += _cut(start, length) if known is None else [_Piece(start, length - begin, first[key], begin)]
+        pieces += _cut(start, length, on_cpu) if known is None else [_Piece(start, length - begin, first[key], begin)]
     device = sequences.ids.device
     groups = [_group(each, device) for each in _alike(pieces)]
     queries, keys, real = (
@@ -122,9 +122,12 @@ def pack(sequences: Sequences, shared: Tensor | None = None) -> Packed:
     )  # fmt: skip
 
 
-def _cut(start: int, length: int) -> list[_Piece]:
-    """A row, in several pieces where it is long: a causal mask saves the half of the work only between pieces."""
-    parts = 1 if length < 192 else -(-length // 128)
+def _cut(start: int, length: int, on_cpu: bool) -> list[_Piece]:
+    """A row, in several pieces where it is long: on a CPU a causal mask saves work only between pieces.
+
+    More than four would save little more, and keep the row's keys many times.
+    """
+    parts = 1 if length < 192 or not on_cpu else min(4, -(-length // 128))
     ends = [length * part // parts for part in range(parts + 1)]
     return [_Piece(start + a, b - a, start, a) for a, b in pairwise(ends)]
 

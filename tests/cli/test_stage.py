@@ -124,3 +124,9 @@ def test_the_seed_decides_about_everything_random(lit, tiny_model, tmp_path):
 def test_checkpoints_are_never_fetched_from_elsewhere(lit, tiny_model, tmp_path, address):
     with pytest.raises(DataError, match=r"is no file on this machine\n.*Download it"):
         lit("fit", tmp_path, options(tiny_model), "--ckpt_path", address)
+
+
+def test_a_strategy_that_would_split_nothing_is_refused(lit, tiny_model, tmp_path):
+    strategy = {"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}
+    with pytest.raises(DataError, match="split their networks"):
+        lit("fit", tmp_path, options(tiny_model, strategy=strategy))
