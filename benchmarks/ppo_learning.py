@@ -138,7 +138,7 @@ def scaled(lab: Lab) -> str:
 def measure(seed: int, folder: Path, iterations: int, every: int) -> dict[str, Any]:
     """Both libraries under one seed."""
     train_policy(folder, "200k", 26000, lr=4e-3)
-    lab = Lab(seed, folder, 3200, 600, Annotator(temperature=0.0, flip_rate=0.2), Optimizer(lr=1e-3), 32)
+    lab = Lab(seed, folder, 9600, 600, Annotator(temperature=0.0), Optimizer(lr=1e-3), 32)
     reward_model, found = scaled(lab), {}
     for name in ("here", "trl"):
         judge = Judge(lab, every)
