@@ -19,7 +19,7 @@ _LEVEL = (
     "but advantages are what is left when the critic's value is taken off, and these hardly change."
 )
 _USELESS = (
-    "From 20 % of flips on reward models of this size and number of pairs are too weak: plain PPO gains nothing over "
+    "From 20 % of flips on, reward models of this size and number of pairs are too weak: plain PPO gains nothing over "
     "SFT, and loses at 30 %. Centring does not repair wrong preferences among the answers to one prompt."
 )
 _NOISY_BASELINE = (
@@ -34,8 +34,9 @@ _FIVE_OFFLINE = (
     "as many responses as the offline baselines cost let it train more than three times as long."
 )
 _METARM = (
-    "The reward model that stays is about as good in later rounds: three rounds at this KL do not lead the policy away "
-    "from what its pairs cover, which is what MetaRM is made for."
+    "Three rounds at this KL do not lead the policy away from what the pairs cover, which is what MetaRM is made for: "
+    "the reward model that stays is as good a guide in the last round. Steps on the policy's own samples then only "
+    "disturb it."
 )
 
 
