@@ -129,7 +129,7 @@ class Rows:
     biases: int
 
     @classmethod
-    def of(cls, prompts: int, prompt: int, response: int, each: int = 1, asked: int = 1) -> Self:
+    def of(cls, prompts: int, prompt: int, response: int, each: int = 1, asked: int = 1, cut: bool = True) -> Self:
         """Rows of one length.
 
         Args:
@@ -138,9 +138,10 @@ class Rows:
             response: Tokens of a response.
             each: Responses per prompt.
             asked: States per row that are asked for.
+            cut: Whether attention of long rows is computed in pieces, as on a CPU.
         """
         start, length = (torch.full((each,), size) for size in (prompt, prompt + response))
-        packed = pack(Sequences(torch.ones(each, prompt + response, dtype=torch.long), start, length), start)
+        packed = pack(Sequences(torch.ones(each, prompt + response, dtype=torch.long), start, length), start, cut)
         biases = sum(group.bias.numel() for group in packed.groups if group.bias is not None)
         sizes = (packed.ids.numel(), each * asked, packed.queries.numel(), packed.keys.numel(), biases)
         return cls(*(prompts * size for size in sizes))

@@ -6,6 +6,7 @@ Lightning and `PPOModule` drop the last step's gradients only when the next ones
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Literal
 
@@ -143,16 +144,17 @@ def _networks(work: Work) -> int:
 
 def _rows(work: Work) -> Rows:
     """The rows of one training step."""
+    of = partial(Rows.of, cut=not work.gpus)
     match work.stage:
         case "reward":
-            return Rows.of(work.batch_size, work.prompt, work.response, each=2)
+            return of(work.batch_size, work.prompt, work.response, each=2)
         case "seq2seq":  # (prompt, rejected) and (prompt, chosen), each followed by the chosen response
-            return Rows.of(work.batch_size, work.prompt, 2 * work.response, each=2, asked=work.response)
+            return of(work.batch_size, work.prompt, 2 * work.response, each=2, asked=work.response)
         case "ppo":
             rows = min(work.minibatch, work.batch_size * work.k)
-            return Rows.of(rows, work.prompt, work.response, asked=work.response)
+            return of(rows, work.prompt, work.response, asked=work.response)
         case _:
-            return Rows.of(work.batch_size, work.prompt, work.response, asked=work.response)
+            return of(work.batch_size, work.prompt, work.response, asked=work.response)
 
 
 def _training(shape: Shape, work: Work, held: dict[str, int]) -> Iterator[Moment]:

@@ -85,19 +85,21 @@ class _Piece:
     front_length: int = 0
 
 
-def pack(sequences: Sequences, shared: Tensor | None = None) -> Packed:
+def pack(sequences: Sequences, shared: Tensor | None = None, cut: bool | None = None) -> Packed:
     """Put rows behind each other; a beginning that occurs several times is kept once.
 
     Args:
         sequences: The rows.
         shared: Tokens at each row's beginning that other rows may begin with, too ``(N,)``; None shares nothing.
+        cut: Whether attention of long rows is computed in several pieces; None does so on a CPU.
     """
     rows, lengths = sequences.ids.tolist(), sequences.length.tolist()
     fork = torch.zeros_like(sequences.length) if shared is None else shared.to(sequences.length)
     ids: list[int] = []
     positions: list[int] = []
     first: dict[Any, int] = {}  # where a prompt stands
-    shared_start, own_start, pieces, on_cpu = [], [], [], sequences.ids.device.type == "cpu"
+    shared_start, own_start, pieces = [], [], []
+    cut = sequences.ids.device.type == "cpu" if cut is None else cut
     for number, (row, prompt, length) in enumerate(zip(rows, fork.tolist(), lengths, strict=True)):
         key = tuple(row[:prompt]) or number
         known = first.get(key)
@@ -107,7 +109,7 @@ def pack(sequences: Sequences, shared: Tensor | None = None) -> Packed:
         positions += range(begin, length)
         shared_start.append(first[key])
         own_start.append(start + prompt - begin)
-        pieces += _cut(start, length, on_cpu) if known is None else [_Piece(start, length - begin, first[key], begin)]
+        pieces += _cut(start, length, cut) if known is None else [_Piece(start, length - begin, first[key], begin)]
     device = sequences.ids.device
     groups = [_group(each, device) for each in _alike(pieces)]
     queries, keys, real = (
@@ -122,12 +124,12 @@ def pack(sequences: Sequences, shared: Tensor | None = None) -> Packed:
     )  # fmt: skip
 
 
-def _cut(start: int, length: int, on_cpu: bool) -> list[_Piece]:
+def _cut(start: int, length: int, cut: bool) -> list[_Piece]:
     """A row, in several pieces where it is long: on a CPU a causal mask saves work only between pieces.
 
     More than four would save little more, and keep the row's keys many times.
     """
-    parts = 1 if length < 192 or not on_cpu else min(4, -(-length // 128))
+    parts = 1 if length < 192 or not cut else min(4, -(-length // 128))
     ends = [length * part // parts for part in range(parts + 1)]
     return [_Piece(start + a, b - a, start, a) for a, b in pairwise(ends)]
 
