@@ -102,5 +102,5 @@ def test_the_command_writes_table_figures_and_picture(tmp_path):
 
 @pytest.mark.slow
 def test_a_command_that_ends_before_its_first_step_shows_what_it_said(points, tmp_path):
-    with pytest.raises(RuntimeError, match=r"no tokenizer could be loaded|no scalar model could be loaded"):
+    with pytest.raises(RuntimeError, match="no such folder"):
         points.start_up(tmp_path, 0)  # there is no model

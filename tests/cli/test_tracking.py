@@ -1,6 +1,7 @@
 import json
 import os
 import sys
+import time
 
 import pytest
 
@@ -158,7 +159,12 @@ def test_a_command_logs_its_figures_and_its_own_pictures(nobody, fresh_wandb, tm
     pictures = [file.name for file in (run / "files" / "media" / "images").glob("*.png")]
     assert len(pictures) == 1
     assert pictures[0].startswith("new_")
-    content = next(run.glob("*.wandb")).read_bytes()
+    content = b""
+    for _ in range(100):  # W&B's own process writes it
+        content = next(run.glob("*.wandb")).read_bytes()
+        if b"true_label/share_wrong" in content:
+            break
+        time.sleep(0.1)
     assert b"true_label/share_wrong" in content
     assert b"bins" not in content
 
