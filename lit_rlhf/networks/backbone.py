@@ -23,6 +23,7 @@ from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.rows import check_folder
+from lit_rlhf.networks.fast import at_once
 
 
 def load_model(path: str, kind: Literal["causal", "scalar", "rewriter"]) -> PreTrainedModel:
@@ -108,7 +109,7 @@ def by_length(sequences: Sequences, compute: Callable[..., Tensor], *beside: Ten
         size: Rows per group.
     """
     filled = float(sequences.length.float().mean()) / sequences.ids.shape[1]
-    if len(sequences) <= size or filled > 0.9 or sequences.ids.device.type != "cpu":
+    if at_once() or len(sequences) <= size or filled > 0.9 or sequences.ids.device.type != "cpu":
         return compute(sequences, *beside)
     groups = sequences.length.argsort(stable=True).split(size)
     parts = [compute(sequences[rows], *(each[rows] for each in beside)) for rows in groups]

@@ -2,6 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cache
 
@@ -44,3 +47,25 @@ class FastPaths:
 @cache
 def _parsed(text: str) -> FastPaths:
     return FastPaths(**json.loads(text))
+
+
+_one_pass: ContextVar[bool] = ContextVar("rows go through a network all at once", default=False)
+
+
+@contextmanager
+def one_pass() -> Iterator[None]:
+    """All rows go through a network at once for a while, never in groups.
+
+    Where a network is split over processes, each pass through it is a meeting of all of them: the number of passes
+    must not depend on a process's own rows.
+    """
+    token = _one_pass.set(True)
+    try:
+        yield
+    finally:
+        _one_pass.reset(token)
+
+
+def at_once() -> bool:
+    """Whether all rows have to go through a network at once."""
+    return _one_pass.get()

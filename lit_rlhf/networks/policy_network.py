@@ -29,9 +29,11 @@ class PolicyNetwork(nn.Module):
 
     Attributes:
         logits_at_once: Most logits, tokens times vocabulary, that exist at the same time.
+        computes: What it computes beside ``forward``, see `lit_rlhf.networks.sharding.split`.
     """
 
     logits_at_once: int = 2**25  # 128 MiB in fp32
+    computes = ("predictions", "with_entropy", "with_scores", "scores")
 
     def __init__(self, path: str | PreTrainedModel) -> None:
         super().__init__()

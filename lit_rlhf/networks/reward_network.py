@@ -26,10 +26,13 @@ class RewardNetwork(nn.Module):
 
     Attributes:
         looks_ahead: Whether a state depends on later tokens: an encoder.
+        computes: What it computes beside ``forward``, see `lit_rlhf.networks.sharding.split`.
 
     Raises:
         DataError: If nothing can be loaded, or the model has no single linear one-number head.
     """
+
+    computes = ("features", "score", "token_scores")
 
     def __init__(self, path: str, scale: float = 1.0) -> None:
         super().__init__()

@@ -51,7 +51,12 @@ class Rewriter(nn.Module):
         path: Hugging Face directory or Hub id of a language model or an encoder–decoder.
         marker: Token ids between answer and correction, for decoders.
         pad_id: Fills rows up.
+
+    Attributes:
+        computes: What it computes beside ``forward``, see `lit_rlhf.networks.sharding.split`.
     """
+
+    computes = ()
 
     def __init__(self, path: str, marker: list[int], pad_id: int) -> None:
         super().__init__()

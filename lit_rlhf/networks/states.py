@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.networks.backbone import by_length, call_body, check_length, check_prompts, evaluating
-from lit_rlhf.networks.fast import FastPaths
+from lit_rlhf.networks.fast import FastPaths, at_once
 from lit_rlhf.networks.packing import NAME, Packed, pack
 
 _TOKENWISE = ("mlp", "self_attn.q_proj", "self_attn.o_proj")
@@ -48,7 +48,8 @@ def states_at(
     shared = sequences.prompt_length if shared is None else shared
     if not fast.shared_prompts:
         shared = torch.zeros_like(shared)
-    parts = _parts(sequences, shared, _tokens_at_once(model)) if fast.cache_sized else [torch.arange(len(sequences))]
+    groups = fast.cache_sized and not at_once()
+    parts = _parts(sequences, shared, _tokens_at_once(model)) if groups else [torch.arange(len(sequences))]
     if len(parts) == 1:
         return _of_rows(model, sequences, positions, mask, shared)
     found = torch.cat([_of_rows(model, sequences[rows], positions[rows], mask[rows], shared[rows]) for rows in parts])

@@ -1,0 +1,128 @@
+"""Networks split over processes (FSDP2): each holds a slice of every weight, and gathers a layer's while it computes."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from lit_rlhf.networks.fast import one_pass
+
+_inside: ContextVar[tuple[int, ...]] = ContextVar("networks that are computing", default=())
+
+
+def split(network: nn.Module, mesh: DeviceMesh, bf16: bool = False) -> None:
+    """Split a network's weights over the processes of a mesh: each layer is a unit, and the rest is one.
+
+    Equal calls on all processes then compute together, each on its own rows. What a network offers beside its
+    ``forward`` stands in its attribute ``computes``: names of methods during which its weights are whole.
+
+    Args:
+        network: `PolicyNetwork`, `RewardNetwork`, `Rewriter` or another module whose weights are the same on all
+            processes; changed in place. Its parameters become slices (`DTensor`).
+        mesh: One dimension.
+        bf16: Layers are gathered in bf16; the rest (embeddings, heads) and all sums of gradients stay in fp32.
+            For training under autocast, which casts the inputs of products.
+
+    Source: Zhao et al. 2023, "PyTorch FSDP" (arXiv 2304.11277), in its second version, ``fully_shard``.
+    """
+    plain = MixedPrecisionPolicy(cast_forward_inputs=False)
+    low = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for layer in [each for each in network.modules() if isinstance(each, GradientCheckpointingLayer)]:
+        fully_shard(layer, mesh=mesh, mp_policy=low if bf16 else plain)
+    root: Any = fully_shard(network, mesh=mesh, mp_policy=plain)
+    # Left gathered after an evaluation, the root's weights would not follow the optimiser's next step.
+    root.set_reshard_after_forward(True)
+    root.forward = _entering(root, root.forward)
+    root.gathering = lambda compute, *args, **kwargs: compute(*args, **kwargs)
+    register_fsdp_forward_method(root, "gathering")
+    for name in getattr(network, "computes", ()):
+        setattr(root, name, _computing(root, getattr(root, name)))
+    warnings.filterwarnings("ignore", ".*returned a view tensor.*")  # nobody changes what a network returns in place
+
+
+def is_split(network: nn.Module) -> bool:
+    """Whether this process holds slices of the network's weights only."""
+    return any(isinstance(each, FSDPModule) for each in network.modules())
+
+
+@contextmanager
+def gathered(network: nn.Module) -> Iterator[None]:
+    """Whole weights for a while, gathered once: for rollouts, and for code that reads weights outside of a forward.
+
+    All processes must enter and leave together; between, each may compute as often as it likes, without gradients.
+    Layers of a network that was split with ``bf16`` are in bf16 meanwhile: to write weights out, take `full_weights`.
+    Nothing happens to a network that is not split.
+    """
+    roots: list[Any] = [each for each in network.modules() if isinstance(each, FSDPModule) and hasattr(each, "gathering")]
+    units: list[Any] = [each for each in network.modules() if isinstance(each, FSDPModule)]
+    with torch.no_grad():
+        for root in roots:
+            root.gathering(lambda: None)  # the first call settles which unit is the root
+        for unit in units:
+            unit.set_reshard_after_forward(False, recurse=False)
+            unit.unshard()
+    token = _inside.set((*_inside.get(), *map(id, roots)))
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+        for unit in units:
+            unit.set_reshard_after_forward(True, recurse=False)
+            unit.reshard()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with all its values, gathered where it is split; all processes must ask together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def full_weights(module: nn.Module, keep: bool = True) -> dict[str, Tensor]:
+    """All weights and buffers of a module by name, whole, in fp32 and on the CPU; one after the other is gathered.
+
+    Args:
+        module: May be split; all processes must ask together then.
+        keep: Whether this process wants them; otherwise it takes part and gets nothing.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in module.state_dict().items():
+        tensor = whole(value.detach())
+        if keep:
+            found[name] = tensor.cpu()
+    return found
+
+
+def _entering(root: nn.Module, compute: Callable[..., Any]) -> Callable[..., Any]:
+    """Remember that the root's weights are whole, so that what it calls of itself does not gather them again."""
+
+    @wraps(compute)
+    def entered(*args: Any, **kwargs: Any) -> Any:
+        token = _inside.set((*_inside.get(), id(root)))
+        try:
+            with one_pass():
+                return compute(*args, **kwargs)
+        finally:
+            _inside.reset(token)
+
+    return entered
+
+
+def _computing(root: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, with the root's weights gathered before and given up behind it."""
+    entered = _entering(root, method)
+
+    @wraps(method)
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        if id(root) in _inside.get():
+            return method(*args, **kwargs)
+        return root.gathering(entered, *args, **kwargs)
+
+    return computed
