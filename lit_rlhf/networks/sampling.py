@@ -1,7 +1,9 @@
 """The sampling engine: k responses per prompt from one prefill, finished rows leave."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +15,12 @@ from lit_rlhf.networks.backbone import check_length, evaluating
 from lit_rlhf.networks.decoding import for_decoding
 from lit_rlhf.networks.fast import FastPaths
 from lit_rlhf.networks.prefill import prefill
+from lit_rlhf.networks.together import from_all, processes, rank
+
+Noise = Callable[[int], Tensor]
+"""Draws random numbers for so many rows."""
+
+_LEAVE = 0.75  # finished rows leave when so few remain: copying the cache pays only when enough of them have
 
 
 @dataclass
@@ -53,6 +61,7 @@ def sample(
     sampling: Sampling,
     generator: torch.Generator | None = None,
     k: int = 1,
+    together: bool = False,
 ) -> tuple[Sequences, Tensor]:
     """Draw ``k`` responses per prompt.
 
@@ -64,6 +73,9 @@ def sample(
         sampling: How tokens are drawn.
         generator: Source of randomness, on the model's device.
         k: Responses per prompt; they share the prompt's prefill.
+        together: Whether the prompts are one process's part of a batch that all processes sample, with equal
+            generators: each row is then drawn with the numbers that it would get if one process sampled the whole
+            batch, and the generators stay equal. All processes must come, and end after the same number of steps.
 
     Returns:
         The prompts with their responses, row ``b * k + j`` being response j of prompt b, and which responses
@@ -71,7 +83,8 @@ def sample(
     """
     check_length(model, prompts.shape[1] + sampling.max_new_tokens)
     with evaluating(model), for_decoding(model) if FastPaths.current().decoding else nullcontext():
-        tokens = _decode(model, prompts, lengths, eos_id, sampling, generator, k)  # (N, T), -1 behind the end
+        everyone = _Everyone(len(prompts) * k, prompts.device) if together and processes() > 1 else None
+        tokens = _decode(model, prompts, lengths, eos_id, sampling, generator, k, everyone)  # (N, T), -1 behind the end
     drawn = (tokens >= 0).sum(1)
     truncated = tokens.gather(1, drawn[:, None] - 1).squeeze(1) != eos_id
     start = lengths.repeat_interleave(k)
@@ -91,6 +104,7 @@ def _decode(
     sampling: Sampling,
     generator: torch.Generator | None,
     k: int,
+    everyone: "_Everyone | None",
 ) -> Tensor:
     """The decoding loop; returns token ids ``(B * k, T)`` with -1 behind each response's end."""
     logits, cache, mask = prefill(model, prompts, lengths, eos_id)
@@ -103,13 +117,17 @@ def _decode(
     rows = torch.arange(len(logits), device=logits.device)  # which response each cache row belongs to
     going = torch.ones_like(rows, dtype=torch.bool)
     for step in range(sampling.max_new_tokens):
-        drawn = draw(logits, sampling, generator)
+        drawn = draw(logits, sampling, generator, everyone and partial(everyone.mine, rows))
         tokens[rows[going], step] = drawn[going]
         going &= drawn != eos_id
         remaining = int(going.sum())
-        if remaining == 0 or step + 1 == sampling.max_new_tokens:
+        anywhere = remaining if everyone is None else everyone.go_on(rows[going])
+        if anywhere == 0 or step + 1 == sampling.max_new_tokens:
             return tokens[:, : step + 1]
-        if remaining <= 0.75 * len(rows):  # copying the cache pays only when enough rows have finished
+        if remaining == 0:  # others go on; their random numbers must be drawn here, too
+            rows, going, logits = rows[:0], going[:0], logits[:0]
+            continue
+        if remaining <= _LEAVE * len(rows):
             keep = going.nonzero().squeeze(1)
             cache.batch_select_indices(keep)
             rows, going, drawn, mask, position = rows[keep], going[keep], drawn[keep], mask[keep], position[keep]
@@ -125,8 +143,48 @@ def _decode(
     return tokens
 
 
-def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> Tensor:
+class _Everyone:
+    """The rows of all processes, as one process that sampled all of them would hold them.
+
+    Args:
+        rows: This process's.
+        device: Where they are.
+    """
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        counts = from_all(torch.tensor([rows], device=device)).tolist()
+        self.counts, self.first, self.total = counts, sum(counts[: rank()]), sum(counts)
+        self.kept = torch.arange(self.total, device=device)  # rows that such a process would still draw for
+
+    def mine(self, rows: Tensor, noise: Noise) -> Tensor:
+        """Of the random numbers for all rows, those of some of this process's."""
+        drawn = noise(len(self.kept))
+        return drawn.new_zeros(self.total, *drawn.shape[1:]).index_copy(0, self.kept, drawn)[self.first + rows]
+
+    def go_on(self, rows: Tensor) -> int:
+        """Tell the others which of this process's rows go on; returns how many do anywhere."""
+        own = torch.zeros(self.counts[rank()], dtype=torch.bool, device=rows.device)
+        own[rows] = True
+        going = from_all(own, self.counts)  # (total,)
+        remaining = int(going.sum())
+        if remaining <= _LEAVE * len(self.kept):
+            self.kept = self.kept[going[self.kept]]
+        return remaining
+
+
+def draw(
+    logits: Tensor,
+    sampling: Sampling,
+    generator: torch.Generator | None = None,
+    shared: Callable[[Noise], Tensor] | None = None,
+) -> Tensor:
     """Draw one token per row of ``(N, V)`` logits.
+
+    Args:
+        logits: Of the next token.
+        sampling: How it is drawn.
+        generator: Source of randomness.
+        shared: Draws random numbers for more rows than these, and picks those of these.
 
     Raises:
         DataError: If logits are not finite.
@@ -147,14 +205,21 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None =
         before = probabilities.cumsum(-1) - probabilities  # probability of all likelier tokens
         probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
     if logits.is_cuda and torch.are_deterministic_algorithms_enabled():  # where running sums are refused
-        drawn = (probabilities / torch.empty_like(probabilities).exponential_(generator=generator)).argmax(-1, True)
+        noise = partial(_exponential, probabilities, generator)
+        drawn = (probabilities / (noise(len(logits)) if shared is None else shared(noise))).argmax(-1, True)
     else:
         # Inverse distribution function, in double precision: the first token whose cumulated probability exceeds u.
         double = torch.float32 if logits.device.type == "mps" else torch.float64
         cumulated = probabilities.cumsum(-1, dtype=double)
-        u = torch.rand(len(logits), 1, dtype=double, device=logits.device, generator=generator)
+        noise = partial(torch.rand, dtype=double, device=logits.device, generator=generator)
+        u = (noise(len(logits)) if shared is None else shared(noise))[:, None]
         drawn = torch.searchsorted(cumulated, u * cumulated[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
     return (drawn if order is None else order.gather(1, drawn)).squeeze(1)
+
+
+def _exponential(probabilities: Tensor, generator: torch.Generator | None, rows: int) -> Tensor:
+    """Exponential random numbers for so many rows of probabilities."""
+    return probabilities.new_empty(rows, probabilities.shape[1]).exponential_(generator=generator)
 
 
 def _likeliest(probabilities: Tensor, mass: float, few: int = 256) -> tuple[Tensor, Tensor]:

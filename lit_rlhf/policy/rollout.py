@@ -8,6 +8,7 @@ from lit_rlhf.data.batches import Completions, PromptBatch
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling, sample
+from lit_rlhf.networks.sharding import gathered
 
 
 def complete(
@@ -17,9 +18,17 @@ def complete(
     sampling: Sampling,
     generator: torch.Generator | None = None,
     k: int = 1,
+    together: bool = False,
 ) -> Completions:
-    """Sample ``k`` responses per prompt; row ``b * k + j`` is response j of prompt b."""
-    sequences, truncated = sample(policy.model, batch.ids, batch.length, renderer.eos_id, sampling, generator, k)
+    """Sample ``k`` responses per prompt; row ``b * k + j`` is response j of prompt b.
+
+    With ``together``, the prompts are one process's part of what all processes sample, see `sample`. The weights of a
+    policy that is split over processes are gathered once.
+    """
+    with gathered(policy):
+        sequences, truncated = sample(
+            policy.model, batch.ids, batch.length, renderer.eos_id, sampling, generator, k, together
+        )
     texts = [renderer.response_text(ids) for ids in sequences.response_lists()]
     records = [record for record in batch.records for _ in range(k)]
     return Completions(sequences, truncated, records, texts)

@@ -1,0 +1,83 @@
+"""What processes that work on one batch tell each other: each holds some rows, and all learn what follows from all.
+
+Everything here is a meeting: all processes must come, in the same order. A process alone gets back what it gave.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def processes() -> int:
+    """How many there are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number among them."""
+    return dist.get_rank() if processes() > 1 else 0
+
+
+def from_all(rows: Tensor, counts: list[int] | None = None) -> Tensor:
+    """The rows of all processes, one process's after another's.
+
+    Args:
+        rows: ``(N, ...)``; N and the sizes behind it may differ between processes.
+        counts: How many rows each process has, if that is known and nothing else differs: saves asking.
+
+    Returns:
+        ``(N_0 + N_1 + …, ...)``; what is narrower than another process's is filled up with zeros.
+    """
+    if processes() == 1:
+        return rows
+    shapes = [[count, *rows.shape[1:]] for count in counts] if counts is not None else _shapes(rows)
+    widest = [max(column) for column in zip(*shapes, strict=True)]
+    missing = [wide - own for wide, own in zip(widest, rows.shape, strict=True)]
+    # Every kind of process group knows bytes, not every one knows truth values.
+    sent = rows.detach().byte() if rows.dtype == torch.bool else rows.detach()
+    sent = F.pad(sent, [size for number in reversed(missing) for size in (0, number)]).contiguous()
+    received = [torch.empty_like(sent) for _ in shapes]
+    dist.all_gather(received, sent)
+    return torch.cat([part[: shape[0]] for part, shape in zip(received, shapes, strict=True)]).to(rows.dtype)
+
+
+def _shapes(rows: Tensor) -> list[list[int]]:
+    own = torch.tensor(rows.shape, device=rows.device)
+    found = [torch.empty_like(own) for _ in range(processes())]
+    dist.all_gather(found, own)
+    return torch.stack(found).tolist()
+
+
+def listed_from_all(entries: list[Any]) -> list[Any]:
+    """The entries of all processes' lists, which may be any Python objects, one process's after another's."""
+    if processes() == 1:
+        return entries
+    found: list[Any] = [None] * processes()
+    dist.all_gather_object(found, entries)
+    return [entry for part in found for entry in part]
+
+
+def mean_of_all(figures: Tensor) -> Tensor:
+    """The mean over the processes of numbers that each of them has ``(K,)``."""
+    if processes() == 1:
+        return figures
+    figures = figures.clone()
+    dist.all_reduce(figures)
+    return figures / processes()
+
+
+def largest_of_all(figures: Tensor) -> Tensor:
+    """The largest of the processes' numbers, each ``(K,)``."""
+    if processes() == 1:
+        return figures
+    figures = figures.clone()
+    dist.all_reduce(figures, dist.ReduceOp.MAX)
+    return figures
+
+
+def any_of_all(yes: bool, device: torch.device) -> bool:
+    """Whether any process says yes."""
+    return bool(largest_of_all(torch.tensor([float(yes)], device=device)))
