@@ -42,7 +42,7 @@ def split(network: nn.Module, mesh: DeviceMesh, bf16: bool = False) -> None:
     # Left gathered after an evaluation, the root's weights would not follow the optimiser's next step.
     root.set_reshard_after_forward(True)
     root.forward = _entering(root, root.forward)
-    root.gathering = lambda compute, *args, **kwargs: compute(*args, **kwargs)
+    root.gathering = lambda compute: compute()
     register_fsdp_forward_method(root, "gathering")
     for name in getattr(network, "computes", ()):
         setattr(root, name, _computing(root, getattr(root, name)))
@@ -123,6 +123,7 @@ def _computing(root: Any, method: Callable[..., Any]) -> Callable[..., Any]:
     def computed(*args: Any, **kwargs: Any) -> Any:
         if id(root) in _inside.get():
             return method(*args, **kwargs)
-        return root.gathering(entered, *args, **kwargs)
+        # Hidden in a call without arguments: an argument's gradient would count as the end of the root's backward.
+        return root.gathering(lambda: entered(*args, **kwargs))
 
     return computed

@@ -35,11 +35,8 @@ def split_networks(path: str) -> dict:
         split(network, mesh)
     rank = mesh.get_local_rank()
     found = numbers(policy, critic, sequences(ROWS[:1] if rank == 0 else ROWS[1:]))  # an uneven share of the rows
-    found["gradients"] = {
-        name: each.grad.full_tensor()
-        for network in (policy, critic)
-        for name, each in network.named_parameters()
-    }
+    both = torch.nn.ModuleList([policy, critic])
+    found["gradients"] = {name: each.grad.full_tensor() for name, each in both.named_parameters()}
     prompts, lengths = torch.tensor([[5, 6, 7]]), torch.tensor([3])
     with gathered(policy):
         generator = torch.Generator().manual_seed(rank)
@@ -59,9 +56,8 @@ def test_split_networks_compute_and_learn_as_whole_ones(pair, tiny_model):
     for rows, found in ((ROWS[:1], first), (ROWS[1:], second)):
         for theirs, ours in zip(found["outputs"], numbers(policy, critic, sequences(rows))["outputs"], strict=True):
             torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
-    for network in (policy, critic):
-        for name, parameter in network.named_parameters():
-            torch.testing.assert_close(first["gradients"][name], parameter.grad / 2, atol=1e-5, rtol=1e-4)
+    for name, parameter in torch.nn.ModuleList([policy, critic]).named_parameters():
+        torch.testing.assert_close(first["gradients"][name], parameter.grad / 2, atol=1e-5, rtol=1e-4)
     for rank, found in enumerate((first, second)):
         generator = torch.Generator().manual_seed(rank)
         asked = torch.tensor([[5, 6, 7]]), torch.tensor([3])
