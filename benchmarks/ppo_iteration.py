@@ -70,7 +70,28 @@ class Iteration:
         data = self.bench.prompts(sizes.rollout, sizes.rollout, "ppo")
         with counted_steps() as steps:
             Trainer(**QUIET, max_epochs=1, callbacks=[Metered(meter), tokens]).fit(module, datamodule=data)
-        return Work(sizes.rollout, facts={"tokens": tokens.count, "steps": float(steps[0])})
+        operations = self.operations([len(row.prompt) for row in data.train_rows], trunk)
+        facts = {"tokens": tokens.count, "steps": float(steps[0]), "operations": operations}
+        return Work(sizes.rollout, facts=facts)
+
+    def operations(self, prompts: list[int], trunk: bool) -> float:
+        """Operations of the matrix products that an iteration cannot do without.
+
+        2 per matrix parameter and token for each pass forward, 2 backward to the layer before, 2 to the layer's own
+        weights; of the vocabulary's matrix for response tokens only. Attention, adapters and heads count as nothing.
+
+        Args:
+            prompts: Tokens of each prompt.
+            trunk: Whether policy, reference and critic share frozen weights.
+        """
+        sizes, config = self.bench.sizes, causal(self.paths[0]).config
+        responses = len(prompts) * sizes.new_tokens
+        layer = 4 * config.hidden_size**2 + 3 * config.hidden_size * config.intermediate_size
+        body = 2.0 * (sum(prompts) + responses) * config.num_hidden_layers * layer
+        words = 2.0 * responses * config.hidden_size * config.vocab_size
+        # Sampling, old log-probabilities, reference, reward, and values where the critic has a body of its own.
+        once, updated, products = (4, 1, 2) if trunk else (5, 2, 3)
+        return (once + EPOCHS * products * updated) * body + (3 + EPOCHS * products) * words
 
     def theirs(self, meter: Meter) -> Work:
         """TRL: four full networks; no clipping of gradients, so there is none here either."""
