@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lit_rlhf.cli.checkpoints import model_options
 
 if TYPE_CHECKING:
+from lit_rlhf.cli.tracking import log_media
     from lit_rlhf.evaluation.heatmap import TokenRow
 
 
@@ -175,7 +176,7 @@ class Generations(Callback):
             f"generations/{name}": wandb.Html(heatmap_html(found, heading))
             for name, heading, found in _token_rows(rows)
         }
-        logger.experiment.log({"generations": self._table, **pages}, commit=False)
+        log_media(logger, {"generations": self._table, **pages})
 
 
 def _token_rows(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, list["TokenRow"]]]:

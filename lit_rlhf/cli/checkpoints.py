@@ -15,19 +15,28 @@ import yaml
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_rlhf.cli.faults import Terminated
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.networks.backbone import replace_directory
+
+_TOLD = {
+    signal.SIGINT: b"\nthis step comes to its end and is kept; Ctrl-C once more stops at once\n",
+    signal.SIGTERM: b"\nSIGTERM: this step comes to its end and is kept, then the run ends\n",
+}
 
 
 class Checkpoint(ModelCheckpoint):
     """Lightning's checkpoints, but behind the validation that falls on the same step, and always at the end.
 
     A run that was killed during that validation would otherwise be resumed behind it and never have its figures.
-    They lie in the run's folder, whatever the logger. Ctrl-C lets the step (and the validation that falls on it) come
-    to its end and writes ``last.ckpt`` before the run stops; a second one stops it at once.
+    They lie in the run's folder, whatever the logger, each whole or not at all. Ctrl-C lets the step (and the
+    validation that falls on it) come to its end and writes ``last.ckpt`` before the run stops; a second one stops it at
+    once. SIGTERM does what the first Ctrl-C does, in whichever process it arrives.
     """
 
     _asked_to_stop = False
-    _former_handler: Any = None
+    _asked_by_sigterm = False
+    _former_handlers: dict[int, Any]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder."""
@@ -35,11 +44,12 @@ class Checkpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over Ctrl-C; only the main thread may."""
+        """Take over Ctrl-C and SIGTERM; only the main thread may."""
         super().on_train_start(trainer, pl_module)
+        self._asked_to_stop = self._asked_by_sigterm = False
+        self._former_handlers = {}
         if self.save_last and threading.current_thread() is threading.main_thread():
-            self._asked_to_stop = False
-            self._former_handler = signal.signal(signal.SIGINT, self._ask_to_stop)
+            self._former_handlers = {signum: signal.signal(signum, self._ask_to_stop) for signum in _TOLD}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -70,31 +80,51 @@ class Checkpoint(ModelCheckpoint):
         """Keep the end of training too, whatever its step."""
         if self.save_last and not self._should_skip_saving_checkpoint(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-        self._give_back_ctrl_c()
+        self._give_back_signals()
         if trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False):
             self._stop(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give back Ctrl-C."""
-        self._give_back_ctrl_c()
+        """Give back Ctrl-C and SIGTERM."""
+        self._give_back_signals()
         super().on_exception(trainer, pl_module, exception)
 
     def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
         self._asked_to_stop = True
-        self._give_back_ctrl_c()  # the next one stops at once
+        if signum == signal.SIGTERM:  # may be sent more than once
+            self._asked_by_sigterm = True
+        else:
+            self._give_back_signals(signum)  # the next one stops at once
         # Not print: the signal may have come while something else is being printed.
-        os.write(2, b"\nthis step comes to its end and is kept; Ctrl-C once more stops at once\n")
+        os.write(2, _TOLD[signal.Signals(signum)])
 
     def _stop(self, trainer: Trainer) -> None:
         """Keep this step, unless that is done already, and end as interrupted."""
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-        raise KeyboardInterrupt(self.last_model_path)
+        by_sigterm = trainer.strategy.reduce_boolean_decision(self._asked_by_sigterm, all=False)
+        raise (Terminated if by_sigterm else KeyboardInterrupt)(self.last_model_path)
 
-    def _give_back_ctrl_c(self) -> None:
-        if self._former_handler is not None:
-            signal.signal(signal.SIGINT, self._former_handler)
-            self._former_handler = None
+    def _give_back_signals(self, *signums: int) -> None:
+        """Put the former handlers back in place: of these signals, or of all that were taken over."""
+        former = getattr(self, "_former_handlers", {})
+        for signum in signums or tuple(former):
+            if signum in former:
+                signal.signal(signum, former.pop(signum))
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        """Write beside the former checkpoint of that name, then put it in its place.
+
+        Lightning writes to the system's folder for temporary files first; where that is on another disk, it would copy
+        from there into the place of the former one.
+        """
+        target = Path(filepath)
+        partial = target.with_name(f".{target.name}.partial")
+        super()._save_checkpoint(trainer, str(partial))
+        if trainer.is_global_zero:
+            (replace_directory if partial.is_dir() else os.replace)(partial, target)
+        trainer.strategy.barrier("checkpoint in its place")
+        self._last_checkpoint_saved = filepath
 
 
 class RandomState(Callback):

@@ -1,5 +1,6 @@
 """From command-line words to the function that does the work."""
 
+import signal
 import sys
 import time
 from importlib import import_module
@@ -8,7 +9,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.cli.faults import INTERRUPTED, TERMINATED, UNTRACKED, Terminated, end_on_sigterm, told
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 
@@ -16,6 +17,7 @@ LIGHTNING = ("fit", "validate", "test", "predict")
 def dispatch(args: list[str]) -> int:
     """Run one command; returns the exit status. Errors that are the user's to mend come without a traceback."""
     command, rest = args[0], args[1:]
+    former = end_on_sigterm()
     try:
         if command in LIGHTNING:
             from lit_rlhf.cli.stage import run_stage
@@ -34,16 +36,23 @@ def dispatch(args: list[str]) -> int:
         else:
             print(f"lit-rlhf: there is no command {command!r}; see lit-rlhf --help", file=sys.stderr)
             return 2
-    except ValueError as error:
-        # Where an option may be one of several types, the parser tells what a class said as a ValueError of its own.
-        if not isinstance(error, DataError) and "Does not validate against any of the Union" not in str(error):
-            raise
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 1
+    except Terminated as stopped:
+        print(f"\nended by SIGTERM{_how_to_go_on(command, stopped.args)}", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt as stopped:
         print(f"\ninterrupted{_how_to_go_on(command, stopped.args)}", file=sys.stderr)
-        return 130
-    return 0
+        return INTERRUPTED
+    except Exception as error:
+        message = told(error)
+        if message is None:
+            raise
+        print(f"\nerror: {message}", file=sys.stderr)
+        return 1
+    finally:
+        if former is not None:
+            signal.signal(signal.SIGTERM, former)
+    tracking = sys.modules.get("lit_rlhf.cli.tracking")
+    return UNTRACKED if tracking is not None and tracking.untracked() else 0
 
 
 def _how_to_go_on(command: str, checkpoint: tuple[Any, ...]) -> str:

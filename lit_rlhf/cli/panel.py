@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_rlhf.cli.callbacks import History
+from lit_rlhf.cli.tracking import log_media
 from lit_rlhf.evaluation.overoptimisation import Row, Sign, first_signs, new_signs
 from lit_rlhf.evaluation.panel import draw_panel, read_history
 
@@ -112,7 +113,7 @@ class Panel(Callback):
             if isinstance(logger, WandbLogger):
                 import wandb
 
-                logger.experiment.log({"panel": wandb.Image(str(path))}, commit=last)
+                log_media(logger, {"panel": wandb.Image(str(path))}, commit=last)
 
 
 def _history(trainer: Trainer) -> History | None:

@@ -21,6 +21,7 @@ from lit_rlhf.cli.tracking import Wandb, finish
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.fast import FastPaths
+from lit_rlhf.networks.finite import StepGuard
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": {"class_path": "lit_rlhf.cli.tracking.Wandb"},
@@ -35,12 +36,13 @@ class StageCLI(LightningCLI):
     """LightningCLI with this project's module base, data, defaults and callbacks."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the groups ``fast``, ``checkpoint``, ``export``, ``history``, ``generations`` and ``panel``."""
+        """Add ``fast``, ``checkpoint``, ``guard``, ``export``, ``history``, ``generations`` and ``panel``."""
         parser.add_class_arguments(FastPaths, "fast")
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         # Without version counter: last.ckpt is the last one, not the first run's beside a last-v1.ckpt.
         defaults = {"save_last": True, "save_top_k": 0, "every_n_train_steps": 100, "enable_version_counter": False}
         parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
+        parser.add_lightning_class_args(StepGuard, "guard")
         parser.add_lightning_class_args(Export, "export")
         parser.add_lightning_class_args(History, "history")
         parser.add_lightning_class_args(Generations, "generations")
@@ -111,6 +113,7 @@ def run_stage(args: ArgsType) -> StageCLI:
 
     Raises:
         KeyboardInterrupt: If Ctrl-C stopped it; its argument, if any, is the checkpoint to go on from.
+        Terminated: The same, if SIGTERM did.
     """
     main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
@@ -118,7 +121,7 @@ def run_stage(args: ArgsType) -> StageCLI:
         return make_cli(args)
     except SystemExit as stopped:  # Lightning's way of ending an interrupted run
         if isinstance(stopped.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt(*stopped.__context__.args) from None
+            raise type(stopped.__context__)(*stopped.__context__.args) from None
         raise
     finally:
         if main_thread and handler is not None:

@@ -16,6 +16,10 @@ class DataError(ValueError):
         super().__init__(_printable(f"{text}\n  {hint}" if hint else text))
 
 
+class NotFiniteError(DataError):
+    """A loss, a gradient or a reward is NaN or infinite."""
+
+
 def excerpt(text: str, longest: int = 40) -> str:
     """What an error shows of a text from a file: one line, and not all of a long one."""
     line = text.replace("\n", "\\n")

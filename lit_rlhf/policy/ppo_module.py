@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
 from lit_rlhf.data.batches import Completions, PromptBatch
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.errors import DataError, NotFiniteError
 from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import kl_estimate, masked_mean, ppo_policy_loss, ppo_value_loss
 from lit_rlhf.networks.adapters import LoRA, merged
 from lit_rlhf.networks.backbone import export
+from lit_rlhf.networks.finite import leave_out
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.policy.actor_critic import ActorCritic, SharedTrunk
@@ -158,7 +159,10 @@ class PPOModule(LightningModule):
         assert self.networks is not None
         iteration, samples = self.trainer.global_step, self.advantages.samples
         completions = complete(self.networks.policy, batch, self.renderer, self.sampling, self.generator, samples)
-        trajectory = self.evaluate(completions)
+        try:
+            trajectory = self.evaluate(completions)
+        except NotFiniteError as error:
+            return leave_out(self, error)
         trajectory.with_advantages(self.advantages, self.kl, self.kl_coefficient, self.settings.whiten)
         metrics = completion_metrics(completions, self.reward.proxy, self.judge)
         metrics |= reward_diagnostics(completions, self.reward)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_rlhf.data.batches import Completions
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.errors import DataError, NotFiniteError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.rewards.reward import SequenceReward
 
@@ -57,7 +57,7 @@ class PythonReward(SequenceReward):
                 hint = "Give a longer timeout, or make the function faster."
                 raise DataError(f"took longer than {self.timeout:g} s for {shown}", where, hint) from None
             if value != value or value in (float("inf"), float("-inf")):
-                raise DataError(f"gave {value} for {shown}", where)
+                raise NotFiniteError(f"gave {value} for {shown}", where)
             values.append(value)
         return self.scale * torch.tensor(values, device=completions.sequences.ids.device)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.endpoint import Endpoint
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.errors import DataError, NotFiniteError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.rewards.reward import SequenceReward
 
@@ -77,7 +77,8 @@ class RemoteReward(SequenceReward):
         for score, asked in zip(scores, inputs, strict=True):
             if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= _LARGEST:
                 message = f"gave {str(score)[:80]} for {_shown(asked)}"
-                raise DataError(message, self._address, "A score is a finite number.")
+                kind = NotFiniteError if isinstance(score, float) else DataError
+                raise kind(message, self._address, "A score is a finite number.")
         return [float(score) for score in scores]
 
     @property

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_rlhf.data.batches import Completions, Sequences, stack_sequences
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.errors import DataError, NotFiniteError
 from lit_rlhf.data.rendering import Renderer
 
 
@@ -74,10 +74,27 @@ class Reward(nn.Module):
         """What ``compute`` gives, or gave when it was last asked about the very same completions.
 
         The same responses are asked about as trained reward, as proxy and for diagnostics.
+
+        Raises:
+            NotFiniteError: If some of it is NaN or infinite; it names the first such prompt and response.
         """
         if self._memory is None or self._memory[0]() is not completions:
-            self._memory = weakref.ref(completions), compute(completions)
+            values = compute(completions)
+            _check_finite(values, completions, f"reward {self.fingerprint or type(self).__name__}")
+            self._memory = weakref.ref(completions), values
         return self._memory[1]
+
+
+def _check_finite(values: Tensor, completions: Completions, reward: str) -> None:
+    if bool(values.isfinite().all()):
+        return
+    bad = ~values.isfinite().reshape(len(values), -1).all(1)
+    row = int(bad.nonzero()[0]) if len(values) == len(completions) else None  # an ensemble's begin with its members
+    shown = ""
+    if row is not None:
+        prompt, response = completions.records[row].prompt[-1].content, completions.texts[row]
+        shown = f" for prompt {prompt[:80]!r}, response {response[:80]!r}"
+    raise NotFiniteError(f"gave no finite number{shown}", reward)
 
 
 class SequenceReward(Reward):
