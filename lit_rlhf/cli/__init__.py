@@ -21,6 +21,7 @@ other commands:
   study      measure claims of the papers over several seeds, and judge them
   compare    sample several policies on the same prompts and judge them
   rounds     report on rounds of policy optimisation and MetaRM
+  export     turn a checkpoint into a Hugging Face directory
   plan       tell what memory a stage needs, before anything is rented
   world      write a small random model and tokenizer of the embedded synthetic world
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
@@ -13,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from lit_rlhf.cli.card import Facts, export_with_card, facts
 from lit_rlhf.cli.checkpoints import model_options
 
 if TYPE_CHECKING:
@@ -190,7 +192,7 @@ def _token_rows(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, list["To
 
 
 class Export(Callback):
-    """Writes the trained network as a Hugging Face directory when training has come to its end.
+    """Writes the trained network as a Hugging Face directory, with its card, when training has come to its end.
 
     Args:
         directory: Where to; None writes nothing.
@@ -204,7 +206,9 @@ class Export(Callback):
         """Hand over to the next stage; an interrupted run hands over nothing."""
         if self.directory is not None and not trainer.interrupted:
             datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-            target = pl_module.export(self.directory, datamodule.renderer)  # type: ignore[operator]
+            named = [each for each in trainer.callbacks if isinstance(each, SaveConfig)]  # type: ignore[attr-defined]
+            known = named[0].facts(trainer) if named else facts(trainer, {})
+            target = export_with_card(pl_module, Path(self.directory), datamodule.renderer, known)
             rank_zero_info(f"model written to {target}")
 
 
@@ -220,6 +224,14 @@ class SaveConfig(SaveConfigCallback):
     def state_dict(self) -> dict[str, Any]:
         """The model's options, for `lit_rlhf.cli.checkpoints.check_checkpoint` on resume."""
         return {"model": model_options(self.parser, self.config)}
+
+    def facts(self, trainer: Trainer) -> Facts:
+        """What a model card tells of this run."""
+        return facts(trainer, yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint tell as much as an exported model's card."""
+        checkpoint["run"] = self.facts(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``fit.yaml``."""

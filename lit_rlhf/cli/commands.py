@@ -116,7 +116,7 @@ def _parser(function: Any, command: str) -> ArgumentParser:
         )
     parser = PlainParser(prog=f"lit-rlhf {command}", description=description)
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options.")
-    parser.add_function_arguments(function, as_positional=command in ("run", "world"), skip={"extra"})
+    parser.add_function_arguments(function, as_positional=command in ("run", "world", "export"), skip={"extra"})
     return parser
 
 
@@ -136,6 +136,7 @@ FUNCTIONS = {
     "study": "lit_rlhf.evaluation.study.study",
     "evaluate": "lit_rlhf.evaluation.evaluate.evaluate",
     "plan": "lit_rlhf.cli.memory.plan",
+    "export": "lit_rlhf.cli.export.export",
 }
 """Commands that are plain functions: their arguments are the options, their docstring is the help."""
 

@@ -74,9 +74,10 @@ class MetaRewardModule(ScalarRewardModule):
         checkpoint["samples"] = Store(self.samples_path).key
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with other samples."""
+        """Refuse to go on with other samples; measuring and exporting need none."""
         super().on_load_checkpoint(checkpoint)
-        Store(self.samples_path).check(checkpoint["samples"])
+        if self.trainer.state.fn == "fit":
+            Store(self.samples_path).check(checkpoint["samples"])
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> None:  # type: ignore[override]
         """Move up J, take the preference gradient there, move back, apply it."""

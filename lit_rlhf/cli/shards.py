@@ -1,0 +1,127 @@
+"""Reading checkpoints, files and folders alike, without running anything that they may hold.
+
+Strategies that split a network write a folder: parts by each process, and what is no tensor in ``meta.pt``.
+"""
+
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
+from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
+
+from lit_rlhf.data.errors import DataError
+
+_WEIGHTS = ("state_dict", "model")  # as FSDP2 and FSDP name them in their folders
+_METADATA = {
+    "torch.distributed.checkpoint.metadata": {
+        *("Metadata", "MetadataIndex", "StorageMeta", "TensorStorageMetadata", "TensorProperties"),
+        *("ChunkStorageMetadata", "BytesStorageMetadata", "_MEM_FORMAT_ENCODING"),
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.serialization": {"_get_layout"},
+    "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))},
+    "pathlib": {"Path", "PosixPath", "WindowsPath"},
+}
+"""What the metadata of a folder may be made of, by module."""
+
+
+def is_folder(path: str) -> bool:
+    """Whether a checkpoint was written in parts."""
+    return (Path(path) / "meta.pt").is_file()
+
+
+def read_checkpoint(path: str, weights: bool = True) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU. Of a folder, without the optimiser's state.
+
+    Args:
+        path: File or folder.
+        weights: Whether a folder's weights are read as ``state_dict``; whoever only asks what it is needs none.
+
+    Raises:
+        DataError: If it cannot be read, is something else, or holds anything but tensors and plain values.
+    """
+    try:
+        if not is_folder(path):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(Path(path) / "meta.pt", map_location="cpu", weights_only=True)
+        return {**content, "state_dict": _read_folder(path, weights)}
+    except OSError as error:
+        hint = "A run writes its last one to checkpoints/last.ckpt in its folder."
+        raise DataError(f"cannot be read: {error.strerror or error}", f"checkpoint {path}", hint) from None
+    except Exception as error:  # whatever unpickling some other file raises
+        raise DataError(
+            f"is no checkpoint: {type(error).__name__}", path, "Name a file of a checkpoints folder."
+        ) from None
+
+
+def written_by(path: str) -> str | None:
+    """Name of the strategy that can go on from a folder; None of a file, from which all can."""
+    if not is_folder(path):
+        return None
+    keys = _SafeReader(path).read_metadata().state_dict_metadata
+    return "FSDPStrategy" if any(key.startswith("model.") for key in keys) else "ModelParallelStrategy"
+
+
+def _read_folder(path: str, weights: bool) -> dict[str, Tensor]:
+    """The weights, if they are wanted.
+
+    What is no tensor is read in any case: were there code in it, the strategy that goes on from here would run it.
+    """
+
+    def wanted(key: str, metadata: Metadata) -> bool:
+        is_weight = key.startswith(tuple(f"{name}." for name in _WEIGHTS))
+        return isinstance(metadata.state_dict_metadata[key], BytesStorageMetadata) or (weights and is_weight)
+
+    reader = _SafeReader(path)
+    reader.read_metadata()
+    found: dict[str, Any] = {}
+    try:
+        _load_state_dict(found, storage_reader=reader, planner=_Planner(wanted), no_dist=True)
+    except CheckpointException as error:  # wraps what was wrong, by process
+        raise next(iter(error.failures.values()))[0] from None
+    values: dict[str, Any] = next((found[name] for name in _WEIGHTS if name in found), {})
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+class _OnlyMetadata(pickle.Unpickler):
+    """Knows the few classes that describe tensors, and calls nothing else."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        if global_name not in _METADATA.get(module_name, ()):
+            raise pickle.UnpicklingError(f"{module_name}.{global_name} describes no tensor")
+        return super().find_class(module_name, global_name)
+
+
+class _SafeReader(FileSystemReader):
+    """Its own way to the metadata: torch's would unpickle anything."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        metadata: Metadata = _OnlyMetadata(io.BytesIO((Path(self.path) / ".metadata").read_bytes())).load()
+        return metadata
+
+
+class _Planner(_EmptyStateDictLoadPlanner):
+    """Reads the entries that are wanted; what is no tensor must be plain values.
+
+    Args:
+        wanted: From an entry's name and the metadata to whether it is read.
+    """
+
+    def __init__(self, wanted: Callable[[str, Metadata], bool]) -> None:
+        super().__init__()
+        self._wanted = wanted
+
+    def _should_include_key(self, key: str, metadata: Metadata) -> bool:
+        return self._wanted(key, metadata)
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        torch.load(value, weights_only=True)  # nobody asks for the values; what runs code is an error
