@@ -4,12 +4,27 @@ VENV   := .venv
 STAMP  := $(VENV)/.installed
 BIN    := $(VENV)/bin
 
-.PHONY: help install demo study bench test lint clean
+# The studies in which the claims of each row stand: S1 to S10, and over-optimisation.
+STUDIES_s1   := reward
+STUDIES_s2   := reward
+STUDIES_s3   := reward
+STUDIES_s4   := reward
+STUDIES_s5   := reward
+STUDIES_s6   := reward
+STUDIES_s7   := reward ppo
+STUDIES_s8   := ppo
+STUDIES_s9   := seq2seq
+STUDIES_s10  := reward seq2seq ppo
+STUDIES_over := ppo
+
+.PHONY: help install demo study report bench test lint clean
 
 help:
 	@echo "make install   a virtual environment in .venv with the tested versions (constraints.txt)"
 	@echo "make demo      the main job on the embedded world; results in runs/demo"
 	@echo "make study NAME=reward [SIZE=quick]   claims of the papers, measured over several seeds; runs/studies"
+	@echo "           NAME: reward, seq2seq, ppo, or one row of claims: s1 to s10, over"
+	@echo "make report    what holds, on one page: runs/report/index.html"
 	@echo "make bench     speed and memory against other libraries; runs/bench"
 	@echo "make test      the whole test suite"
 	@echo "make lint      style and types"
@@ -25,10 +40,16 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/lit-rlhf run configs/experiments/demo.yaml
 
-# Each part of a study runs in a process of one thread.
+# Each part of a study runs in a process of one thread. A row runs the parts that its claims need, in the study's folder.
 study: $(STAMP)
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false \
-		$(BIN)/lit-rlhf study -c configs/studies/$(NAME)$(if $(SIZE),_$(SIZE)).yaml
+	@set -e; for study in $(or $(STUDIES_$(NAME)),$(NAME)); do \
+		OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false \
+			$(BIN)/lit-rlhf study -c configs/studies/$${study}$(if $(SIZE),_$(SIZE)).yaml \
+			$(if $(STUDIES_$(NAME)),--only $(NAME)); \
+	done
+
+report: $(STAMP)
+	$(BIN)/lit-rlhf report
 
 $(VENV)/.bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"

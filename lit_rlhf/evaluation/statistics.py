@@ -1,6 +1,6 @@
 """Intervals and shares that reports and studies go by."""
 
-from math import sqrt
+from math import comb, inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,19 @@ Column = NDArray[np.float64]
 
 
 def bootstrap_interval(values: Column, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean, by resampling the entries."""
+    """95 % percentile interval of the mean, by resampling the entries.
+
+    With a handful of values it is too narrow: it only knows those, and takes their spread as if it were that of many.
+    With five normal values it covers the true mean in about 83 % of the cases, with a hundred in about 95 %; below ten
+    or so go by `student_interval`.
+
+    Source: Efron 1979, "Bootstrap Methods: Another Look at the Jackknife".
+
+    Args:
+        values: One per entry ``(N,)``.
+        draws: Number of resamples.
+        seed: Of the resamples; the same values have the same interval.
+    """
     generator = np.random.default_rng(seed)
     means = values[generator.integers(0, len(values), (draws, len(values)))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -46,3 +58,29 @@ def student_interval(values: Column) -> tuple[float, float] | tuple[None, None]:
     quantile = _STUDENT[len(values) - 2] if len(values) - 2 < len(_STUDENT) else 1.96 + 2.5 / (len(values) - 1)
     spread = quantile * float(values.std(ddof=1)) / sqrt(len(values))
     return float(values.mean()) - spread, float(values.mean()) + spread
+
+
+def sign_test(values: Column, low: float = -inf, high: float = inf) -> float | None:
+    """Two-sided p of the sign test: how surprising as many values on one side of a bound are, if both are as likely.
+
+    With two bounds the larger p, that of the bound that is told apart less. Values at a bound count for nothing. With
+    five values p is .0625 at least, with six .031: below six seeds nothing can be significant at .05.
+
+    Source: Dixon & Mood 1946, "The Statistical Sign Test".
+
+    Args:
+        values: One per seed ``(N,)``.
+        low: A bound; minus infinity is none.
+        high: A bound; infinity is none.
+
+    Returns:
+        The probability; None without a bound or without a value beside it.
+    """
+    found = [_two_sided(int((values > at).sum()), int((values < at).sum())) for at in (low, high) if abs(at) < inf]
+    return None if not found or None in found else max(each for each in found if each is not None)
+
+
+def _two_sided(above: int, below: int) -> float | None:
+    n = above + below
+    tail = sum(comb(n, k) for k in range(max(above, below), n + 1)) / 2**n
+    return min(1.0, 2 * tail) if n else None

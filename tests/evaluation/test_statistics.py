@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_rlhf.evaluation.statistics import area_under_roc, bootstrap_interval
+from lit_rlhf.evaluation.statistics import area_under_roc, bootstrap_interval, sign_test, student_interval
 
 
 def test_the_bootstrap_interval_covers_the_true_mean_about_as_often_as_it_says():
@@ -33,3 +33,32 @@ def test_the_area_under_the_curve_is_the_share_of_ordered_couples(entries):
     else:
         couples = [(a > b) + 0.5 * (a == b) for a in good for b in bad]
         assert found == pytest.approx(np.mean(couples))
+
+
+def test_with_five_seeds_the_bootstrap_covers_far_less_than_it_says_and_students_interval_does_not():
+    """Why verdicts go by Student's interval."""
+    generator = np.random.default_rng(0)
+    samples = generator.normal(size=(1500, 5))
+    boot = [bootstrap_interval(values, draws=1000) for values in samples]
+    student = [student_interval(values) for values in samples]
+    assert 0.80 < np.mean([low <= 0 <= high for low, high in boot]) < 0.87
+    assert 0.935 < np.mean([low <= 0 <= high for low, high in student]) < 0.965
+
+
+def test_the_sign_test_is_that_of_fair_coins():
+    generator = np.random.default_rng(2)
+    heads = generator.integers(0, 2, (40_000, 7)).sum(1)
+    for n in range(8):
+        values = np.array([1.0] * n + [-1.0] * (7 - n))
+        as_odd = np.mean(abs(heads - 3.5) >= abs(n - 3.5))
+        assert sign_test(values, low=0.0) == pytest.approx(as_odd, abs=0.01)
+    assert sign_test(np.ones(5), low=0.0) == pytest.approx(0.0625)
+
+
+def test_the_sign_test_leaves_out_values_at_the_bound_and_takes_the_less_surprising_of_two_bounds():
+    values = np.array([0.1, 0.2, 0.3, 0.0])
+    assert sign_test(values, low=0.0) == sign_test(values[:3], low=0.0) == 0.25
+    assert sign_test(values, low=-1.0, high=0.15) == sign_test(values, high=0.15) == 1.0
+    assert sign_test(values) is None
+    assert sign_test(np.zeros(3), low=0.0) is None
+    assert sign_test(np.array([]), low=0.0) is None

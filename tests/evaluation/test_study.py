@@ -1,13 +1,21 @@
 import json
 import math
+import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from lit_rlhf.evaluation.statistics import student_interval
-from lit_rlhf.evaluation.study import Claim, Study, markdown, study, verdict, verdict_picture
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.evaluation.claims import Claim, beside, completed, verdict
+from lit_rlhf.evaluation.statistics import bootstrap_interval, student_interval
+from lit_rlhf.evaluation.studies import PPOStudy, RewardStudy, Seq2SeqStudy
+from lit_rlhf.evaluation.study import Study, study
+from lit_rlhf.evaluation.study_results import markdown, verdict_picture, write_measurements
 
 
 class Coins(Study):
@@ -118,6 +126,123 @@ def test_a_criterion_that_was_changed_after_measuring_says_so(tmp_path, monkeypa
     assert after["claims"][1]["stated"] == before["claims"][1]["stated"]
     assert "Stated after 4 parts had been measured" in markdown(after)
     assert "had been measured" not in markdown(before)
+
+
+class Dice(Coins):
+    """The same with rows of claims: ``s1`` needs one part, ``s10`` another, which builds on the first."""
+
+    parts = ("names", "heads")
+    after: ClassVar = {"heads": "names"}
+    rows: ClassVar = {"s1": ("names",), "s10": ("heads",)}
+    claims = (
+        Claim("s1_named", "Every seed has its name", "–", "name minus seed", lambda m: m["name"] - m["of"], -0.5, 0.5),
+        Claim("s2_unseen", "The coin is fair", "–", "share of unseen heads", lambda m: m["heads"], low=0.4, high=0.6),
+    )
+
+
+def test_a_row_measures_what_its_claims_need_and_the_study_goes_on_from_there(tmp_path):
+    folder = tmp_path / "out"
+    row = study(Dice([1, 2]), str(folder), processes=1, only="s1")
+    assert [claim["id"] for claim in row["claims"]] == ["s1_named"]
+    assert (folder / "log").read_text().split() == ["names", "1", "names", "2"]
+    assert not (folder / "summary.json").exists()
+    assert json.loads((folder / "summary_s1.json").read_text()) == row
+    assert "row S1" in (folder / "summary_s1.md").read_text()
+    whole = study(Dice([1, 2]), str(folder), processes=1)
+    assert (folder / "log").read_text().split("\n")[2:-1] == ["heads 1", "heads 2"]
+    assert len(whole["claims"]) == 2
+    assert [claim["measured_before"] for claim in whole["claims"]] == [0, 0]
+
+
+def test_a_part_that_builds_on_another_brings_it_along_and_comes_second(tmp_path):
+    row = study(Dice([1, 2]), str(tmp_path / "out"), processes=1, only="s10")
+    assert (tmp_path / "out" / "log").read_text().split("\n")[:-1] == ["names 1", "names 2", "heads 1", "heads 2"]
+    assert [claim["id"] for claim in row["claims"]] == ["s2_unseen"]
+
+
+def test_an_unknown_row_is_refused_with_those_that_there_are(tmp_path):
+    with pytest.raises(DataError, match="s1, s10"):
+        study(Dice([1]), str(tmp_path / "out"), only="s3")
+
+
+def test_the_tidy_table_has_every_figure_of_every_part_and_seed(tmp_path):
+    study(Coins([1, 2]), str(tmp_path / "out"), processes=1)
+    table = pd.read_parquet(tmp_path / "out" / "measurements.parquet")
+    assert list(table.columns) == ["study", "part", "seed", "figure", "value"]
+    found = {(row.part, row.seed, row.figure): row.value for row in table.itertuples()}
+    heads = {seed: np.random.default_rng(seed).integers(0, 2, 100).mean() for seed in (1, 2)}
+    assert found == {
+        **{("heads", seed, "heads"): heads[seed] for seed in (1, 2)},
+        **{("names", seed, name): seed for seed in (1, 2) for name in ("name", "of")},
+    }
+    assert set(table["study"]) == {"coins"}
+
+
+def test_nested_figures_are_named_by_their_place(tmp_path):
+    found = {"a": {"0.1": [1, 2.5, None]}, "b": True, "c": "text"}
+    write_measurements("any", [{"part": "p", "seed": 3, "found": found}], tmp_path / "table.parquet")
+    table = pd.read_parquet(tmp_path / "table.parquet")
+    assert dict(zip(table["figure"], table["value"], strict=True)) == {"a/0.1/0": 1.0, "a/0.1/1": 2.5, "b": 1.0}
+    write_measurements("any", [], tmp_path / "empty.parquet")
+    assert len(pd.read_parquet(tmp_path / "empty.parquet")) == 0
+
+
+def test_a_summary_says_what_it_was_made_with(tmp_path):
+    summary = study(Coins([1, 2]), str(tmp_path / "out"), processes=1)
+    assert summary["seeds"] == [1, 2]
+    assert {"python", "torch", "lightning", "transformers", "numpy", "lit-rlhf"} == summary["versions"].keys()
+    assert [(row["part"], row["seed"]) for row in summary["parts"]] == [
+        (part, seed) for part in ("heads", "names") for seed in (1, 2)
+    ]
+    assert all(row["seconds"] >= 0 for row in summary["parts"])
+    assert summary["class"].endswith("Coins")
+
+
+def test_what_stands_beside_a_verdict_is_that_of_the_values_alone(tmp_path):
+    summary = study(Coins([1, 2, 3]), str(tmp_path / "out"), processes=1)
+    fair, _, silent = summary["claims"]
+    assert (fair["bootstrap_low"], fair["bootstrap_high"]) == bootstrap_interval(np.array(fair["values"]), draws=10_000)
+    assert fair["sign_p"] == 0.25
+    assert silent["bootstrap_low"] is silent["sign_p"] is None
+    added = beside([], None, None)
+    older = summary | {
+        "claims": [{k: v for k, v in row.items() if k not in added} for row in summary["claims"]],
+    }
+    assert completed(older) == summary
+    assert "undecided at 0 seeds" in markdown(summary)
+
+
+@pytest.mark.parametrize("family", [RewardStudy, Seq2SeqStudy, PPOStudy])
+def test_every_claim_belongs_to_a_row_whose_parts_are_known(family):
+    assert {claim.row for claim in family.claims} | {"s10"} == set(family.rows)
+    assert {part for parts in family.rows.values() for part in parts} <= set(family.parts)
+    assert any("s10" in claim.rows for claim in family.claims)
+
+
+def test_make_knows_the_studies_of_every_row():
+    families = {"reward": RewardStudy, "seq2seq": Seq2SeqStudy, "ppo": PPOStudy}
+    makefile = (CONFIGS.parents[1] / "Makefile").read_text("utf-8")
+    stated = {row: words.split() for row, words in re.findall(r"^STUDIES_(\w+)\s*:= (.+)$", makefile, re.MULTILINE)}
+    rows = [f"s{number}" for number in range(1, 11)] + ["over"]
+    assert stated == {row: [name for name, family in families.items() if row in family.rows] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["NAME=s7", "SIZE=quick"], ["reward_quick.yaml --only s7", "ppo_quick.yaml --only s7"]),
+        (["NAME=s1"], ["reward.yaml --only s1"]),
+        (["NAME=seq2seq"], ["seq2seq.yaml"]),
+    ],
+)
+def test_make_runs_a_row_in_each_of_its_studies(tmp_path, words, expected):
+    program = tmp_path / "lit-rlhf"
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    command = ["make", "-s", "-C", str(CONFIGS.parents[1]), "study", "STAMP=", f"BIN={tmp_path}", *words]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in said.splitlines() if line.startswith("study")]
+    assert lines == [f"study -c configs/studies/{each}" for each in expected]
 
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "studies"

@@ -1,4 +1,4 @@
-"""What policies' answers to the same prompts amount to."""
+"""What policies' answers to the same prompts amount to, and how trainings went."""
 
 from typing import Any
 
@@ -27,6 +27,16 @@ def figures(rows: Rows, answers: dict[str, Rows]) -> dict[str, Any]:
             },
         }
     return found
+
+
+def course(history: list[dict[str, float]]) -> dict[str, Any]:
+    """How a training went: means over it, and the course of KL, gold and proxy reward."""
+    columns = {name: [row[name] for row in history] for name in ("kl", "gold_reward", "reward")}
+    means = {
+        f"mean_{name}": float(np.mean([row[name] for row in history])) if name in history[0] else None
+        for name in ("gold_reward", "reward_variance", "trained_reward_variance", "explained_variance")
+    }
+    return {"course": columns, **means}
 
 
 def _win(mine: dict[str, Any], theirs: dict[str, Any]) -> float:

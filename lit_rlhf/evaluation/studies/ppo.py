@@ -1,13 +1,14 @@
 """The study of policy optimisation: when do contrastive rewards help (S8), and rounds with MetaRM (S7)?"""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from lit_rlhf.evaluation.claims import Measurement
 from lit_rlhf.evaluation.studies import ppo_claims, ppo_parts
 from lit_rlhf.evaluation.studies.lab import train_policy
 from lit_rlhf.evaluation.studies.ppo_parts import Arms, Sizes
 from lit_rlhf.evaluation.studies.ppo_pictures import draw
-from lit_rlhf.evaluation.study import Measurement, Study
+from lit_rlhf.evaluation.study import Study
 from lit_rlhf.rewards import ScalarReward
 
 FLIP_RATES = [0.0, 0.1, 0.2, 0.3, 0.4]
@@ -31,8 +32,14 @@ class PPOStudy(Study):
     """
 
     name = "ppo"
-    first = "start"
     parts = ("start", "regimes", "flips", "rounds", "overoptimised")
+    after: ClassVar = dict.fromkeys(parts[1:], "start")
+    rows: ClassVar = {
+        "s7": ("rounds",),
+        "s8": ("regimes", "flips"),
+        "s10": ("regimes", "flips", "rounds"),
+        "over": parts[-1:],
+    }
     claims = ppo_claims.CLAIMS
 
     def __init__(self, seeds: list[int], sizes: Sizes | None = None, inner_lr: float = 0.01) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_rlhf.evaluation.study import Claim, Measurement
+from lit_rlhf.evaluation.claims import Claim, Measurement
 
 Measure = Callable[[Measurement], float]
 Arm = Callable[[Measurement], dict[str, Any]]
@@ -234,4 +234,19 @@ ROUNDS = [
           _final(_round("meta"), _round("kept")), low=0.0, note=_METARM),
 ]  # fmt: skip
 
-CLAIMS = [*MODELS, *NOISE, *OFFSETS, *CRITICS, *BASELINES, *ROUNDS]
+_UNSEEN_GAIN = "gold reward on unseen kinds of prompts at the end, minus plain PPO's"
+UNSEEN = [
+    Claim("s10_offset_words_two", "On unseen kinds of prompts contrastive rewards help where the prompt shifts the "
+          "reward by two standard deviations, by its words", "any b(x) cancels", _UNSEEN_GAIN,
+          _final(_PLAIN, regime("offset_words_two"), kind="unseen"), low=0.0),
+    Claim("s10_offset_prompt_two", "And by two standard deviations, at random", "any b(x) cancels", _UNSEEN_GAIN,
+          _final(_PLAIN, regime("offset_prompt_two"), kind="unseen"), low=0.0),
+    Claim("s10_rloo", "On unseen kinds contrastive PPO is better than RLOO at equal responses in training", "–",
+          "gold reward on unseen kinds at the end, minus RLOO's", _final(_PLAIN, regime("rloo"), kind="unseen"),
+          low=0.0, remark=OFFLINE),
+    Claim("s10_meta_gold", "On unseen kinds MetaRM's rounds have a higher gold reward than those with a reward model "
+          "that stays", "wins more", "gold reward on unseen kinds after the last round, minus without MetaRM",
+          _final(_round("meta"), _round("kept"), kind="unseen"), low=0.0),
+]  # fmt: skip
+
+CLAIMS = [*MODELS, *NOISE, *OFFSETS, *CRITICS, *BASELINES, *ROUNDS, *UNSEEN]

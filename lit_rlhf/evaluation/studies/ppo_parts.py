@@ -8,7 +8,7 @@ import numpy as np
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import Store
-from lit_rlhf.evaluation.studies.answers import figures
+from lit_rlhf.evaluation.studies.answers import course, figures
 from lit_rlhf.evaluation.studies.lab import Lab
 from lit_rlhf.evaluation.studies.offsets import Kind, PromptOffset
 from lit_rlhf.networks.optimizer import Optimizer
@@ -117,16 +117,6 @@ class Arms:
         answers = self.lab.judge(self.policies, self.sizes.judged)
         found = {name: figures(rows, answers) for name, rows in answers.items()}
         return {name: each if name == "sft" else each | course(self.lab.history(name)) for name, each in found.items()}
-
-
-def course(history: list[dict[str, float]]) -> Found:
-    """How a training went: means over it, and the course of KL, gold and proxy reward."""
-    columns = {name: [row[name] for row in history] for name in ("kl", "gold_reward", "reward")}
-    means = {
-        f"mean_{name}": float(np.mean([row[name] for row in history])) if name in history[0] else None
-        for name in ("gold_reward", "reward_variance", "trained_reward_variance", "explained_variance")
-    }
-    return {"course": columns, **means}
 
 
 def contrastive(model: str, store: str, k: int | None = 5) -> Reward:

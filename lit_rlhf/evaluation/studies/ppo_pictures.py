@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from lit_rlhf.evaluation.claims import Measurement
 from lit_rlhf.evaluation.pictures import COLOURS, pyplot
 from lit_rlhf.evaluation.statistics import student_interval
 from lit_rlhf.evaluation.studies.ppo_claims import FLIPS, Arm, Measure, equal_kl, flip, regime, smoothed
 from lit_rlhf.evaluation.studies.reward_pictures import bar
-from lit_rlhf.evaluation.study import Measurement, verdict_picture
+from lit_rlhf.evaluation.study_results import verdict_picture
 
 GAINS = {
     **{f"{float(rate):.0%} flipped": (flip(rate, "contrastive"), flip(rate, "ppo")) for rate in FLIPS},

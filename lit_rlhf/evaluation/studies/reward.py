@@ -1,13 +1,15 @@
-"""The study of reward models: claims S1 to S4, S6 and S7 of *Secrets of RLHF II*, under known label noise."""
+"""The study of reward models: claims S1 to S7 of *Secrets of RLHF II*, under known label noise."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from lit_rlhf.evaluation.claims import Measurement
 from lit_rlhf.evaluation.studies import reward_claims
+from lit_rlhf.evaluation.studies.denoised import denoised
 from lit_rlhf.evaluation.studies.lab import Lab, train_policy
 from lit_rlhf.evaluation.studies.reward_parts import contrastive, meta, slices, strength, treatments
 from lit_rlhf.evaluation.studies.reward_pictures import draw
-from lit_rlhf.evaluation.study import Measurement, Study
+from lit_rlhf.evaluation.study import Study
 from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.world import Annotator
 
@@ -33,11 +35,18 @@ class RewardStudy(Study):
         batch_size: Pairs per step.
         inner_lr: MetaRM's η, as the share by which the inner step moves the parameters.
         iterations: Of PPO.
-        prompts: Prompts whose samples show the spread of scores.
+        prompts: Prompts whose samples show the spread of scores, and on which policies are judged.
     """
 
     name = "reward"
-    parts = ("labels", "features")
+    parts = ("labels", "denoised", "features")
+    after: ClassVar = {"denoised": "labels"}
+    rows: ClassVar = {
+        **dict.fromkeys(("s1", "s2", "s3", "s4"), ("labels",)),
+        "s5": ("denoised",),
+        **dict.fromkeys(("s6", "s7"), ("features",)),
+        "s10": ("denoised", "features"),
+    }
     claims = reward_claims.CLAIMS
 
     def __init__(
@@ -71,13 +80,15 @@ class RewardStudy(Study):
         train_policy(folder, self.preset, self.demonstrations, lr=4e-3)
 
     def measure(self, part: str, seed: int, folder: Path) -> Measurement:
-        """``labels``: strength, slices and treatments; ``features``: contrastive reward models and MetaRM."""
+        """``labels``: strength, treatments; ``denoised``: PPO with these; ``features``: contrastive models, MetaRM."""
         annotator = Annotator(temperature=0.0, flip_rate=self.flip_rate)
         optimizer = Optimizer(lr=self.lr)
         lab = Lab(seed, folder, self.pairs, self.val_pairs, annotator, optimizer, self.batch_size)
         if part == "features":
             compared = contrastive(lab)
             return {"contrastive": compared, "meta": meta(lab, self.inner_lr, self.iterations, self.prompts)}
+        if part == "denoised":
+            return {"denoised": denoised(lab, self.epochs, self.iterations, self.prompts)}
         found, differences = strength(lab, self.voters)
         return {
             "flip_rate": self.flip_rate,

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lit_rlhf.evaluation.study import Claim, Measurement
+from lit_rlhf.evaluation.claims import Claim, Measurement
+from lit_rlhf.evaluation.studies import denoised
 
 Measure = Callable[[Measurement], float]
 
@@ -153,4 +154,4 @@ META = [
           lambda m: m["meta"]["seen"] - m["contrastive"]["baseline"]["seen"], low=-0.02, high=0.02, note=_NEAR),
 ]  # fmt: skip
 
-CLAIMS = [*STRENGTH, *SLICES, *TREATED, *CONTRASTED, *META]
+CLAIMS = [*STRENGTH, *SLICES, *TREATED, *denoised.CLAIMS, *CONTRASTED, *META]

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from lit_rlhf.evaluation.claims import Measurement
 from lit_rlhf.evaluation.pictures import COLOURS, pyplot
 from lit_rlhf.evaluation.statistics import student_interval
-from lit_rlhf.evaluation.study import Measurement, verdict_picture
+from lit_rlhf.evaluation.study_results import verdict_picture
 
 _LABELS = {"soft_margin": "soft label + margin", "flip_margin": "flip + margin", "views_only": "two views only"}
 

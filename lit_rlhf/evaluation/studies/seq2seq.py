@@ -1,13 +1,14 @@
 """The study of sequence-to-sequence reward models: claim S9, and what of it holds on unseen kinds of prompts (S10)."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from lit_rlhf.evaluation.claims import Measurement
 from lit_rlhf.evaluation.studies import seq2seq_claims
 from lit_rlhf.evaluation.studies.lab import Lab, train_policy
 from lit_rlhf.evaluation.studies.seq2seq_parts import Arms
 from lit_rlhf.evaluation.studies.seq2seq_pictures import draw
-from lit_rlhf.evaluation.study import Measurement, Study
+from lit_rlhf.evaluation.study import Study
 from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.world import Annotator
 
@@ -41,6 +42,7 @@ class Seq2SeqStudy(Study):
 
     name = "seq2seq"
     parts = ("fair", "length", "refusal")
+    rows: ClassVar = {"s9": parts, "s10": parts}
     claims = seq2seq_claims.CLAIMS
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lit_rlhf.evaluation.study import Claim, Measurement
+from lit_rlhf.evaluation.claims import Claim, Measurement
 
 Measure = Callable[[Measurement], float]
 
@@ -87,4 +87,25 @@ ABLATIONS = [
           "to gain from it."),
 ]  # fmt: skip
 
-CLAIMS = [*REWRITER, *LENGTH, *REFUSAL, *WINS, *ABLATIONS]
+
+def _unseen(world: str, first: str, second: str, what: str) -> Measure:
+    return _minus(_value(world, first, what, "unseen"), _value(world, second, what, "unseen"))
+
+
+UNSEEN = [
+    Claim("s10_scalar_grows", "On unseen kinds of prompts, too, PPO with the scalar model grows longer under an "
+          "annotator who likes length", "grows", "tokens per answer to prompts of unseen kinds, minus SFT's",
+          _unseen("length", "scalar", "sft", "length"), low=0.0),
+    Claim("s10_seq2seq_grows_less", "And PPO with the rewriter grows less, at equal steps", "less length bias",
+          "tokens per answer to prompts of unseen kinds under the scalar model, minus the rewriter's",
+          _unseen("length", "scalar", "seq2seq", "length"), low=0.0),
+    Claim("s10_length_gold", "And its gold reward is no lower", "higher",
+          "gold reward on unseen kinds with the rewriter, minus the scalar model's",
+          _unseen("length", "seq2seq", "scalar", "gold"), low=0.0),
+    Claim("s10_seq2seq_refuses_less", "On unseen kinds PPO with the rewriter refuses fewer harmless requests under an "
+          "annotator who likes refusals", "fewer refusals",
+          "refusals of requests of unseen kinds under the scalar model, minus the rewriter's",
+          _unseen("refusal", "scalar", "seq2seq", "refusal_scary"), low=0.0),
+]  # fmt: skip
+
+CLAIMS = [*REWRITER, *LENGTH, *REFUSAL, *WINS, *ABLATIONS, *UNSEEN]

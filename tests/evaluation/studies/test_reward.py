@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lit_rlhf.evaluation.studies import RewardStudy
+from lit_rlhf.evaluation.studies.denoised import crookedness, late_share
 from lit_rlhf.evaluation.studies.reward_claims import CLAIMS
 from lit_rlhf.evaluation.study import study
 
@@ -40,6 +41,28 @@ def test_the_parts_have_a_figure_for_every_method(small):
     assert all(0 <= each["unseen"] <= 1 for each in features["contrastive"].values())
     spreads = [features["meta"][model][policy]["spread"] for model in ("reward", "meta") for policy in ("sft", "ppo")]
     assert min(spreads) > 0
+
+
+@pytest.mark.slow
+def test_treated_reward_models_have_policies_of_their_own_that_no_penalty_holds(small):
+    found = small[2]["denoised"]["denoised"]
+    names = ["baseline", "margin", "flip", "soft_margin"]
+    assert list(found["models"]) == names
+    assert list(found["policies"]) == ["sft", *names]
+    history = json.loads((small[0] / "seed-0" / "denoised_flip_ppo" / "history.json").read_text())
+    assert [row["kl_coefficient"] for row in history] == [0.0]
+    assert found["policies"]["flip"]["course"]["kl"] == [row["kl"] for row in history]
+
+
+def test_a_straight_course_of_kl_has_no_crookedness_and_a_late_explosion_has_more_than_a_steady_one():
+    straight, steady = [0.5 * i + 1 for i in range(40)], [i + 0.5 * (-1) ** i for i in range(40)]
+    exploding = [i if i < 30 else 30 + (i - 29) ** 2 for i in range(40)]
+    assert crookedness(straight) == pytest.approx(0.0, abs=1e-9)
+    assert crookedness([10 * value for value in steady]) == pytest.approx(crookedness(steady))
+    assert 0 < crookedness(steady) < crookedness(exploding)
+    assert late_share([i for i in range(41)]) == pytest.approx(0.25, abs=0.03)
+    assert late_share(exploding) > 0.6
+    assert crookedness([3.0]) == late_share([3.0]) == 0.0
 
 
 @pytest.mark.slow
