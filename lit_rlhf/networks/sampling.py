@@ -15,7 +15,7 @@ from lit_rlhf.networks.backbone import check_length, evaluating
 from lit_rlhf.networks.decoding import for_decoding
 from lit_rlhf.networks.fast import FastPaths
 from lit_rlhf.networks.prefill import prefill
-from lit_rlhf.networks.together import from_all, processes, rank
+from lit_rlhf.networks.together import counts_of_all, from_all, processes, rank
 
 Noise = Callable[[int], Tensor]
 """Draws random numbers for so many rows."""
@@ -152,7 +152,7 @@ class _Everyone:
     """
 
     def __init__(self, rows: int, device: torch.device) -> None:
-        counts = from_all(torch.tensor([rows], device=device)).tolist()
+        counts = counts_of_all(rows, device)
         self.counts, self.first, self.total = counts, sum(counts[: rank()]), sum(counts)
         self.kept = torch.arange(self.total, device=device)  # rows that such a process would still draw for
 

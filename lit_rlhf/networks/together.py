@@ -51,6 +51,26 @@ def _shapes(rows: Tensor) -> list[list[int]]:
     return torch.stack(found).tolist()
 
 
+def counts_of_all(count: int, device: torch.device) -> list[int]:
+    """How many rows each process has."""
+    return from_all(torch.tensor([count], device=device)).tolist()
+
+
+def rows_of_mine(count: int, device: torch.device) -> slice:
+    """Where this process's rows stand among those of all."""
+    counts = counts_of_all(count, device)
+    first = sum(counts[: rank()])
+    return slice(first, first + count)
+
+
+def columns_of_all(columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Columns ``(N,)`` of a table of which each process has some rows, with those of all ``(N_0 + N_1 + …,)``; fp32."""
+    if processes() == 1:
+        return columns
+    table = from_all(torch.stack([column.float() for column in columns.values()], 1))  # (N, K)
+    return dict(zip(columns, table.t().contiguous(), strict=True))
+
+
 def listed_from_all(entries: list[Any]) -> list[Any]:
     """The entries of all processes' lists, which may be any Python objects, one process's after another's."""
     if processes() == 1:
@@ -60,13 +80,18 @@ def listed_from_all(entries: list[Any]) -> list[Any]:
     return [entry for part in found for entry in part]
 
 
-def mean_of_all(figures: Tensor) -> Tensor:
-    """The mean over the processes of numbers that each of them has ``(K,)``."""
+def sum_of_all(figures: Tensor) -> Tensor:
+    """The sums over the processes of numbers that each of them has ``(K,)``."""
     if processes() == 1:
         return figures
     figures = figures.clone()
     dist.all_reduce(figures)
-    return figures / processes()
+    return figures
+
+
+def mean_of_all(figures: Tensor) -> Tensor:
+    """Their means."""
+    return sum_of_all(figures) / processes()
 
 
 def largest_of_all(figures: Tensor) -> Tensor:

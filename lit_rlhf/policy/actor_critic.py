@@ -13,10 +13,11 @@ from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.networks.adapters import LoRA, activate, add_saved, save_adapters, start_from
+from lit_rlhf.networks.adapters import LoRA, add_saved, save_adapters, start_from
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
+from lit_rlhf.networks.sharding import gathered
 from lit_rlhf.rewards.scalar import ScalarReward
 
 
@@ -114,7 +115,7 @@ class SharedTrunk(ActorCritic):
             width: int | None = getattr(self.policy.model.config.get_text_config(), "hidden_size", None)
             if width is None:
                 raise DataError("does not say how wide its hidden states are", policy, "Give no lora, but a critic.")
-            self.head = nn.Linear(width, 1, bias=True)
+            self.head = _Head(width, 1, bias=True)
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
 
@@ -128,7 +129,7 @@ class SharedTrunk(ActorCritic):
             name = f"reward_{number}"
             head = add_saved(self.policy.model, Path(part.path) / "adapters", self._base, name)
             if head is not None and part.shares_ids:
-                part.model.network = AdapterScores(self.policy.model, name, head)
+                part.model.network = AdapterScores(self.policy, name, head)
 
     def save_adapters(self, folder: Path) -> None:
         """Write the policy's adapters into its directory, so that a later training on this trunk can start there."""
@@ -166,38 +167,50 @@ class SharedTrunk(ActorCritic):
         return list(self.head.parameters()) if self.head is not None else []
 
 
+class _Head(nn.Linear):
+    """A linear layer that is split like any network (see `lit_rlhf.networks.sharding.split`)."""
+
+    computes = ("forward",)
+
+
 class AdapterScores(RewardNetwork):
     """A reward model that consists of adapters and a head, on weights that others use as well.
 
     Args:
-        model: The model that has the adapters, among others; not a part of this module.
+        policy: Its model has the adapters, among others; not a part of this module.
         name: Of the adapters.
         head: The head's weight ``(1, H)``.
     """
 
-    def __init__(self, model: PreTrainedModel, name: str, head: Tensor) -> None:
+    computes = ()  # of its own, it has a small head only
+
+    def __init__(self, policy: PolicyNetwork, name: str, head: Tensor) -> None:
         nn.Module.__init__(self)
-        self._model, self.name, self.path, self.looks_ahead = (model,), name, name, False
+        self._policy, self.name, self.path, self.looks_ahead = (policy,), name, name, False
         self.head = nn.Linear(head.shape[1], 1, bias=False).requires_grad_(False)
         self.head.weight.copy_(head)
 
     @property
     def model(self) -> PreTrainedModel:  # type: ignore[override]
         """The shared model."""
-        return self._model[0]
+        return self._policy[0].model
 
     def _states(self, sequences: Sequences, positions: Tensor, mask: Tensor | None = None) -> Tensor:
-        with self._active():
+        with gathered(self._policy[0]), self._active():
             return super()._states(sequences, positions, mask)
 
     @contextmanager
     def _active(self) -> Iterator[None]:
         """These adapters for a while, then the policy's again."""
-        activate(self.model.base_model, self.name)
+        layers = [part for part in self.model.modules() if isinstance(part, LoraLayer)]
+        kept = [layer._active_adapter for layer in layers]
+        for layer in layers:
+            layer._active_adapter = [self.name]  # the method would change what is trainable
         try:
             yield
         finally:
-            activate(self.model.base_model, "default")
+            for layer, names in zip(layers, kept, strict=True):
+                layer._active_adapter = names
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import masked_mean
 from lit_rlhf.networks.policy_network import PolicyNetwork
+from lit_rlhf.networks.together import processes, rank
 
 
 class Demonstrations:
@@ -23,7 +24,7 @@ class Demonstrations:
         data: Where the demonstrations come from: the chosen responses of its training part. They are drawn at random,
             with the run's own random numbers.
         coefficient: γ, above 0.
-        batch_size: Demonstrations beside each minibatch.
+        batch_size: Demonstrations beside each minibatch, per process.
     """
 
     def __init__(self, data: PreferenceDataModule, coefficient: float = 0.1, batch_size: int = 16) -> None:
@@ -51,11 +52,22 @@ class Demonstrations:
         return self.data.fingerprint
 
     def loss(self, policy: PolicyNetwork, generator: torch.Generator) -> Tensor:
-        """γ times the mean negative log-likelihood per token of some demonstrations."""
+        """γ times the mean negative log-likelihood per token of some demonstrations.
+
+        Several processes draw the same ones, and each computes its part of them: the mean of what they return is that
+        of all tokens.
+
+        Args:
+            policy: What learns.
+            generator: Draws the demonstrations.
+        """
         rows = self.data.train_rows
-        size = (self.batch_size,)
+        size = (self.batch_size * processes(),)
         drawn = torch.randint(len(rows), size, generator=generator, device=generator.device).tolist()
-        batch: Any = collate_rows([rows[i] for i in drawn], "responses", self.data.renderer.pad_id, [])
+        mine = drawn[rank() * self.batch_size :][: self.batch_size]
+        batch: Any = collate_rows([rows[i] for i in mine], "responses", self.data.renderer.pad_id, [])
         assert isinstance(batch, ResponseBatch)
         sequences = batch.sequences.to(generator.device)
-        return -self.coefficient * masked_mean(policy(sequences), sequences.response_mask)
+        tokens = [sum(len(rows[i].chosen) for i in each) for each in (mine, drawn)]
+        weight = tokens[0] * processes() / tokens[1]
+        return -self.coefficient * weight * masked_mean(policy(sequences), sequences.response_mask)

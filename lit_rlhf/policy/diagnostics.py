@@ -9,6 +9,7 @@ from torch import Tensor
 from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.rendering import Renderer, cut_into_tokens
 from lit_rlhf.functional import masked_mean, ngram_repetition
+from lit_rlhf.networks.together import columns_of_all, from_all, listed_from_all
 from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards.reward import Reward
 
@@ -25,7 +26,7 @@ _REFUSAL = re.compile(
 
 @torch.no_grad()
 def completion_metrics(completions: Completions, proxy: Reward, judge: Reward | None) -> dict[str, Tensor]:
-    """What the responses earn, and what they are like; means over the responses unless stated otherwise.
+    """What the responses of all processes earn, and are like; means over the responses unless stated otherwise.
 
     - ``reward`` and its variance over the responses, ``reward_variance``: that of the proxy, before any centring.
     - ``gold_reward`` and its components ``gold/NAME``, where there is a judge.
@@ -40,17 +41,20 @@ def completion_metrics(completions: Completions, proxy: Reward, judge: Reward | 
         judge: The true reward, where known.
     """
     sequences, rewards = completions.sequences, proxy(completions).sum(1)
-    metrics = {"reward": rewards.mean(), "reward_variance": rewards.var(unbiased=False)}
+    columns = {"reward": rewards}
     if judge is not None:
-        metrics["gold_reward"] = judge(completions).sum(1).mean()
-        metrics |= {name: column.mean() for name, column in judged_components(completions, judge).items()}
-    if "refusal" not in metrics:
-        metrics["refusal"] = rewards.new_tensor([opens_with_refusal(text) for text in completions.texts]).mean()
-    return metrics | {
-        "response_length": sequences.response_length.float().mean(),
-        "truncated": completions.truncated.float().mean(),
-        "repetition": ngram_repetition(sequences.responses, sequences.response_mask).mean(),
-        "distinct_responses": rewards.new_tensor(len(set(completions.texts)) / len(completions)),
+        columns |= {"gold_reward": judge(completions).sum(1), **judged_components(completions, judge)}
+    if "refusal" not in columns:
+        columns["refusal"] = rewards.new_tensor([opens_with_refusal(text) for text in completions.texts])
+    columns |= {
+        "response_length": sequences.response_length.float(),
+        "truncated": completions.truncated.float(),
+        "repetition": ngram_repetition(sequences.responses, sequences.response_mask),
+    }
+    columns, texts = columns_of_all(columns), listed_from_all(completions.texts)
+    return {name: column.mean() for name, column in columns.items()} | {
+        "reward_variance": columns["reward"].var(unbiased=False),
+        "distinct_responses": rewards.new_tensor(len(set(texts)) / len(texts)),
     }
 
 
@@ -77,13 +81,15 @@ def reward_diagnostics(completions: Completions, reward: Reward) -> dict[str, Te
     baseline = reward.baseline_mean(completions)
     if baseline is None:
         return found
-    return found | {"improved": _improved(reward.proxy(completions).sum(1) - baseline, completions)}
+    gain = from_all(reward.proxy(completions).sum(1) - baseline)
+    prompts = listed_from_all([record.prompt_hash for record in completions.records])
+    return found | {"improved": _improved(gain, prompts)}
 
 
-def _improved(gain: Tensor, completions: Completions) -> Tensor:
+def _improved(gain: Tensor, prompts: list[str]) -> Tensor:
     """Share of prompts whose mean gain is above 0; several rows ``(N,)`` may answer one prompt."""
     numbers: dict[str, int] = {}
-    prompt = [numbers.setdefault(record.prompt_hash, len(numbers)) for record in completions.records]
+    prompt = [numbers.setdefault(name, len(numbers)) for name in prompts]
     index = torch.tensor(prompt, device=gain.device)
     return (gain.new_zeros(len(numbers)).index_add(0, index, gain) > 0).float().mean()
 

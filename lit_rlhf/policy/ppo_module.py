@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
@@ -21,13 +22,16 @@ from lit_rlhf.networks.backbone import export
 from lit_rlhf.networks.finite import leave_out
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.sampling import Sampling
+from lit_rlhf.networks.sharding import gathered, split, whole
+from lit_rlhf.networks.together import from_all, processes, rows_of_mine
 from lit_rlhf.policy.actor_critic import ActorCritic, SharedTrunk
 from lit_rlhf.policy.advantages import GAE, Advantages
-from lit_rlhf.policy.checks import check_training, check_vocabulary
+from lit_rlhf.policy.checks import check_options, check_training, check_vocabulary
 from lit_rlhf.policy.demonstrations import Demonstrations
 from lit_rlhf.policy.diagnostics import completion_metrics, example_rows, reward_diagnostics, trajectory_metrics
 from lit_rlhf.policy.kl import KLPenalty
-from lit_rlhf.policy.rollout import complete, seeded_generator
+from lit_rlhf.policy.minibatches import averaged, shares
+from lit_rlhf.policy.rollout import complete, seeded_generator, sequences_of_all
 from lit_rlhf.policy.settings import PPOSettings
 from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards.reward import Reward
@@ -92,21 +96,7 @@ class PPOModule(LightningModule):
         self.seed = seed
         self.networks: ActorCritic | None = None
         self.examples: list[dict[str, Any]] = []
-        self._check()
-
-    def _check(self) -> None:
-        """Refuse options that contradict each other."""
-        if self.lora is not None and self.critic_path is not None:
-            hint = "Leave critic out, or lora."
-            raise DataError("the critic shares the policy's weights where it has adapters", "lora", hint)
-        if self.lora is not None and self.settings.refresh_reference:
-            hint = "Leave lora out, or refresh_reference at 0."
-            raise DataError("the reference is the model below the adapters", "settings, refresh_reference", hint)
-        if self.lora is not None and self.lora.dropout:
-            raise DataError(f"is {self.lora.dropout}", "lora, dropout", "Leave it at 0: it would make the ratio noisy.")
-        if not self.advantages.needs_critic and (self.critic_path is not None or self.settings.critic_warmup):
-            hint = "Leave critic and settings.critic_warmup out."
-            raise DataError(f"{type(self.advantages).__name__} needs no critic", "critic", hint)
+        check_options(self.lora, critic, self.settings, self.advantages)
 
     @property
     def tokenizer(self) -> str:
@@ -138,7 +128,16 @@ class PPOModule(LightningModule):
             self.networks.add_critic(self.critic_path or self.path, scale)
         if self.demonstrations is not None:
             self.demonstrations.load(self.tokenizer, self.renderer)
-        self.generator = seeded_generator(self.trainer.strategy.root_device, "ppo", self.seed, self.global_rank)
+        # All processes have the same numbers, those of one process that would do everything.
+        self.generator = seeded_generator(self.trainer.strategy.root_device, "ppo", self.seed, 0)
+        self._split()
+
+    def _split(self) -> None:
+        """Split every network over the processes where the strategy asks for it, each on its own."""
+        strategy: Any = self.trainer.strategy
+        if isinstance(strategy, ModelParallelStrategy):
+            for network in [each for each in self.modules() if getattr(each, "computes", ())]:
+                split(network, strategy.device_mesh["data_parallel"], self.trainer.precision == "bf16-mixed")
 
     def on_fit_start(self) -> None:
         """Refuse what would train on wrong numbers."""
@@ -157,54 +156,68 @@ class PPOModule(LightningModule):
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """One iteration: rollout, reward, advantages, a few epochs of minibatches."""
         assert self.networks is not None
-        iteration, samples = self.trainer.global_step, self.advantages.samples
-        completions = complete(self.networks.policy, batch, self.renderer, self.sampling, self.generator, samples)
+        iteration, policy = self.trainer.global_step, self.networks.policy
+        completions = complete(
+            policy, batch, self.renderer, self.sampling, self.generator, self.advantages.samples, together=True
+        )
         try:
             trajectory = self.evaluate(completions)
         except NotFiniteError as error:
             return leave_out(self, error)
         trajectory.with_advantages(self.advantages, self.kl, self.kl_coefficient, self.settings.whiten)
-        metrics = completion_metrics(completions, self.reward.proxy, self.judge)
-        metrics |= reward_diagnostics(completions, self.reward)
-        self.examples = example_rows(completions, self.reward, self.judge, 4, trajectory, self.renderer)
+        metrics = self._measured(completions, self.reward)
+        own = trajectory[rows_of_mine(len(completions), self.device)]
+        self.examples = example_rows(completions, self.reward, self.judge, 4, own, self.renderer)
         policy_learns = iteration >= self.settings.critic_warmup
         metrics |= trajectory_metrics(trajectory) | self.update(trajectory, policy_learns)
         metrics["kl_coefficient"] = torch.tensor(self.kl_coefficient)
         if policy_learns:  # before, it has no KL to be steered by
-            self.kl_coefficient = self.kl.adapted(self.kl_coefficient, float(metrics["kl"]), len(completions))
+            self.kl_coefficient = self.kl.adapted(self.kl_coefficient, float(metrics["kl"]), len(trajectory))
         if self.settings.refresh_reference and (iteration + 1) % self.settings.refresh_reference == 0:
             self.networks.refresh_reference()
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
         self.log_dict({"reward": metrics["reward"], "kl": metrics["kl"]}, prog_bar=True, logger=False)
+
+    def _measured(self, completions: Completions, reward: Reward) -> dict[str, Tensor]:
+        """Figures of the responses of all processes."""
+        with gathered(reward), gathered(self.judge or reward):
+            return completion_metrics(completions, reward.proxy, self.judge) | reward_diagnostics(completions, reward)
 
     @torch.no_grad()
     def evaluate(self, completions: Completions) -> Trajectory:
         """Rewards, log-probabilities and values of sampled responses, in the minibatches of the first epoch.
 
         The same rows in the same shapes give the same numbers: the first minibatch's ratio is exactly 1.
+
+        Args:
+            completions: Of this process.
+
+        Returns:
+            The rollout of all processes: it is small beside the weights, and each then learns from its part of every
+            minibatch.
         """
         assert self.networks is not None
-        sequences, temperature = completions.sequences, self.sampling.temperature
-        rewards = self.reward(completions)
+        with gathered(self.reward):
+            rewards = from_all(self.reward(completions))
+        sequences, temperature = sequences_of_all(completions.sequences), self.sampling.temperature
         width, with_critic = rewards.shape[1], self.advantages.needs_critic
         parts: dict[str, list[Tensor]] = {"logprobs": [], "reference_logprobs": [], "values": []}
-        for rows in self._slices(len(sequences)):
-            part = sequences[rows]
+        mine = shares(torch.arange(len(sequences), device=self.device), self.settings.minibatch_size)
+        for share in mine:
+            part = sequences[share.rows]
             logprobs, values, _ = self.networks.outputs(part, temperature, with_critic, entropy=False)
-            parts["logprobs"].append(logprobs)
-            parts["reference_logprobs"].append(self.networks.reference_logprobs(part, temperature))
-            parts["values"] += [] if values is None else [values]
-        padded = {
-            name: torch.cat([F.pad(x, (0, width - x.shape[1])) for x in part]) if part else None
-            for name, part in parts.items()
-        }
-        return Trajectory(sequences=sequences, mask=sequences.response_mask, rewards=rewards, **padded)  # type: ignore[arg-type]
+            found = {"logprobs": logprobs, "reference_logprobs": self.networks.reference_logprobs(part, temperature)}
+            for name, x in {**found, "values": values}.items():
+                parts[name] += [] if x is None else [F.pad(x, (0, width - x.shape[1]))[: share.counted]]
+        order = from_all(torch.cat([share.rows[: share.counted] for share in mine])).argsort()
+        everywhere = {name: from_all(torch.cat(part))[order] if part else None for name, part in parts.items()}
+        return Trajectory(sequences=sequences, mask=sequences.response_mask, rewards=rewards, **everywhere)  # type: ignore[arg-type]
 
     def update(self, trajectory: Trajectory, policy_learns: bool = True) -> dict[str, Tensor]:
         """A few epochs of minibatches; returns the means of their metrics.
 
         Args:
-            trajectory: With advantages.
+            trajectory: Of all processes, with advantages.
             policy_learns: Whether the policy learns, or the critic alone.
         """
         collected: list[dict[str, Tensor]] = []
@@ -212,18 +225,24 @@ class PPOModule(LightningModule):
             rows = torch.arange(len(trajectory), device=self.device)
             if epoch > 0:
                 rows = torch.randperm(len(trajectory), generator=self.generator, device=self.device)
-            for part in self._slices(len(trajectory)):
-                last = epoch + 1 == self.settings.epochs and part.stop >= len(trajectory)
-                loss, metrics = self.losses(trajectory[rows[part]], policy_learns)
+            parts = shares(rows, self.settings.minibatch_size)
+            for number, share in enumerate(parts, 1):
+                last = epoch + 1 == self.settings.epochs and number == len(parts)
+                loss, metrics = self.losses(trajectory[share.rows], share.weight(trajectory.mask), policy_learns)
                 collected.append({**metrics, **self._step(loss, policy_learns, last)})
         self.lr_schedulers().step()  # type: ignore[union-attr]
-        means = {name: torch.stack([each[name] for each in collected]).mean() for name in collected[0]}
-        lowest = torch.stack([each["ratio_min"] for each in collected]).amin()
-        highest = torch.stack([each["ratio_max"] for each in collected]).amax()
-        return {**means, "ratio_min": lowest, "ratio_max": highest, "first_ratio": collected[0]["ratio_max"]}
+        return averaged(collected)
 
-    def losses(self, batch: Trajectory, policy_learns: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a minibatch, and its parts; a policy that does not learn has none."""
+    def losses(self, batch: Trajectory, weight: Tensor, policy_learns: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of this process's part of a minibatch, and its parts; a policy that does not learn has none.
+
+        Their means over the processes are those of the whole minibatch.
+
+        Args:
+            batch: The part.
+            weight: See `Share.weight`.
+            policy_learns: Whether the policy learns, or the critic alone.
+        """
         s, temperature, mask = self.settings, self.sampling.temperature, batch.mask
         logprobs, values, entropies = self.networks.outputs(  # type: ignore[union-attr]
             batch.sequences, temperature, batch.values is not None, bool(s.entropy_bonus)
@@ -238,18 +257,21 @@ class PPOModule(LightningModule):
         if entropies is not None:
             parts["policy_entropy"] = masked_mean(entropies, mask)
             loss = loss - s.entropy_bonus * parts["policy_entropy"]
+        loss, beside = weight * loss, {}
         if self.demonstrations is not None and policy_learns:
-            parts["demonstration_loss"] = self.demonstrations.loss(self.networks.policy, self.generator)  # type: ignore[union-attr]
-            loss = loss + parts["demonstration_loss"]
-        loss = loss if policy_learns else torch.zeros_like(loss)
+            beside["demonstration_loss"] = self.demonstrations.loss(self.networks.policy, self.generator)  # type: ignore[union-attr]
+            loss = loss + beside["demonstration_loss"]
+        if not policy_learns:  # of several processes, each waits for the others' gradients of all weights
+            loss = torch.zeros_like(loss) if processes() == 1 else 0.0 * loss
         if values is not None and batch.values is not None:
             parts["value_loss"] = ppo_value_loss(values, batch.values, batch.returns, mask, s.value_clip)
-            loss = loss + s.value_coefficient * parts["value_loss"]
+            loss = loss + weight * s.value_coefficient * parts["value_loss"]
         with torch.no_grad():
             ratio = (logprobs - batch.logprobs)[mask].exp()
-            beyond = ((ratio - 1).abs() > s.clip).float().mean()
-        found = {name: part.detach() for name, part in parts.items()}
-        return loss, {**found, "clip_fraction": beyond, "ratio_max": ratio.max(), "ratio_min": ratio.min()}
+            parts["clip_fraction"] = ((ratio - 1).abs() > s.clip).float().mean()
+        beside |= {"ratio_max": ratio.max(), "ratio_min": ratio.min()}
+        found = {name: weight * part for name, part in parts.items()} | beside
+        return loss, {name: part.detach() for name, part in found.items()}
 
     def _step(self, loss: Tensor, policy_learns: bool, last: bool) -> dict[str, Tensor]:
         """One step of the optimiser; returns the norms of the gradients before clipping."""
@@ -262,16 +284,12 @@ class PPOModule(LightningModule):
             for parameter in groups["policy"]:
                 parameter.grad = None  # a trunk that is shared has some from the critic's loss
         limit = self.settings.max_grad_norm or torch.inf
-        norms = {f"{name}_grad_norm": clip_grad_norm_(each, limit) for name, each in groups.items() if each}
+        norms = {f"{name}_grad_norm": whole(clip_grad_norm_(each, limit)) for name, each in groups.items() if each}
         if last:
             optimizer.step()  # counted by the Trainer: its steps are iterations
         else:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=lambda: None)
         return norms
-
-    def _slices(self, rows: int) -> list[slice]:
-        size = self.settings.minibatch_size
-        return [slice(i, i + size) for i in range(0, rows, size)]
 
     # ------------------------------------------------------------------ measuring
 
@@ -280,13 +298,14 @@ class PPOModule(LightningModule):
         """Answer unseen prompts, with the same random numbers every time, and measure the answers."""
         assert self.networks is not None
         generator = seeded_generator(self.device, "validation", self.seed, batch_idx)
-        completions = complete(self.networks.policy, batch, self.renderer, self.sampling, generator)
+        policy = self.networks.policy
+        completions = complete(policy, batch, self.renderer, self.sampling, generator, together=True)
         sequences, temperature = completions.sequences, self.sampling.temperature
         logprobs = self.networks.logprobs(sequences, temperature)
         difference = logprobs - self.networks.reference_logprobs(sequences, temperature)
-        kl = difference.masked_fill(~sequences.response_mask, 0.0).sum(1).mean()
-        metrics = {"kl": kl, **completion_metrics(completions, self.reward.proxy, self.judge)}
-        metrics |= reward_diagnostics(completions, self.reward.proxy)  # unseen prompts have no stored data
+        kl = from_all(difference.masked_fill(~sequences.response_mask, 0.0).sum(1)).mean()
+        # Unseen prompts have no stored data.
+        metrics = {"kl": kl, **self._measured(completions, self.reward.proxy)}
         logged = {f"val/{name}": value for name, value in metrics.items()}
         self.log_dict(logged, batch_size=len(batch), sync_dist=True)
 

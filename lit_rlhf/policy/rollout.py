@@ -4,11 +4,12 @@ import hashlib
 
 import torch
 
-from lit_rlhf.data.batches import Completions, PromptBatch
+from lit_rlhf.data.batches import Completions, PromptBatch, Sequences
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling, sample
 from lit_rlhf.networks.sharding import gathered
+from lit_rlhf.networks.together import from_all
 
 
 def complete(
@@ -32,6 +33,11 @@ def complete(
     texts = [renderer.response_text(ids) for ids in sequences.response_lists()]
     records = [record for record in batch.records for _ in range(k)]
     return Completions(sequences, truncated, records, texts)
+
+
+def sequences_of_all(sequences: Sequences) -> Sequences:
+    """The rows of all processes."""
+    return Sequences(from_all(sequences.ids), from_all(sequences.prompt_length), from_all(sequences.length))
 
 
 def seeded_generator(device: torch.device, *parts: int | str) -> torch.Generator:

@@ -11,7 +11,7 @@ class PPOSettings:
 
     Attributes:
         epochs: Passes over each rollout.
-        minibatch_size: Responses per optimiser step.
+        minibatch_size: Responses per optimiser step and process.
         clip: Of the probability ratio.
         value_clip: Of the critic's move, in units of value.
         value_coefficient: Weight of the critic's loss; it matters where policy and critic share a trunk.

@@ -12,6 +12,7 @@ from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.store import Key, Store
 from lit_rlhf.functional import contrastive_reward
 from lit_rlhf.functional.rewards import Reduction
+from lit_rlhf.networks.together import from_all
 from lit_rlhf.rewards.reward import Reward, on_last_token
 from lit_rlhf.rewards.running import RunningMeans
 from lit_rlhf.rewards.wrappers import RewardWrapper
@@ -115,7 +116,8 @@ class ContrastiveReward(RewardWrapper):
 
     def figures(self, completions: Completions) -> dict[str, Tensor]:
         """``centred_variance`` over the responses, before any scaling, and ``dynamic_scale``, where there is one."""
-        found = {"centred_variance": self._centred(self.inner(completions).sum(1), completions).var(unbiased=False)}
+        centred = from_all(self._centred(self.inner(completions).sum(1), completions))
+        found = {"centred_variance": centred.var(unbiased=False)}
         if self.sizes is not None:
             found["dynamic_scale"] = torch.tensor(self.factor, device=completions.sequences.ids.device)
         return found

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.networks.together import from_all
 from lit_rlhf.rewards.reward import Reward, on_last_token
 
 Combination = Literal["mean", "worst", "lower_bound"]
@@ -98,7 +99,7 @@ class EnsembleReward(Reward):
         Disagreement is the population standard deviation, over the members, of a response's total reward, averaged
         over the responses.
         """
-        totals = self._rewards(completions).sum(2)  # (M, N)
+        totals = from_all(self._rewards(completions).sum(2).t()).t()  # (M, N), of all processes
         found = {"disagreement": totals.std(0, unbiased=False).mean()}
         for number, (member, total) in enumerate(zip(self.members, totals, strict=True), 1):
             found[f"member_{number}"] = total.mean()

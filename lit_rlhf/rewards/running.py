@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.networks.together import sum_of_all
 
 
 class RunningMeans(nn.Module):
@@ -40,9 +41,7 @@ class RunningMeans(nn.Module):
         """Count one batch, of all processes together: one tensor ``(N,)`` for each quantity."""
         table = torch.stack([quantity.double() for quantity in quantities])  # (n, N)
         batch = torch.cat([table.sum(1), table.new_tensor([table.shape[1]])])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(batch)
-        batch = batch.to(self.running_sums.device)
+        batch = sum_of_all(batch).to(self.running_sums.device)
         self.running_sums.mul_(self.decay).add_(batch[:-1])
         self.running_count.mul_(self.decay).add_(batch[-1])
 

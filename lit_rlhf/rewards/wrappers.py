@@ -9,6 +9,7 @@ from torch import Tensor
 from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.networks.together import from_all
 from lit_rlhf.rewards.reward import Reward, on_last_token
 from lit_rlhf.rewards.running import RunningMeans
 
@@ -38,7 +39,7 @@ class RewardWrapper(Reward):
         raise NotImplementedError
 
     def figures(self, completions: Completions) -> dict[str, Tensor]:
-        """The wrapper's own diagnostics, each a scalar."""
+        """The wrapper's own diagnostics, each a scalar: of the responses of all processes, see `together.from_all`."""
         return {}
 
     @property
@@ -132,7 +133,7 @@ class ClipReward(RewardWrapper):
 
     def figures(self, completions: Completions) -> dict[str, Tensor]:
         """``clipped``."""
-        total = self.inner(completions).sum(1)
+        total = from_all(self.inner(completions).sum(1))
         return {"clipped": ((total < self.low) | (total > self.high)).float().mean()}
 
 
@@ -217,7 +218,7 @@ class LengthPenalty(RewardWrapper):
 
     def figures(self, completions: Completions) -> dict[str, Tensor]:
         """``length_penalty``."""
-        return {"length_penalty": self._price(completions).mean()}
+        return {"length_penalty": from_all(self._price(completions)).mean()}
 
     def _price(self, completions: Completions) -> Tensor:
         return self.per_token * (completions.sequences.response_length - self.free).clamp(min=0).float()  # (N,)
@@ -250,7 +251,7 @@ class TruncationPenalty(RewardWrapper):
 
     def figures(self, completions: Completions) -> dict[str, Tensor]:
         """``truncation_penalty``."""
-        return {"truncation_penalty": self._price(completions).mean()}
+        return {"truncation_penalty": from_all(self._price(completions)).mean()}
 
     def _price(self, completions: Completions) -> Tensor:
         return self.penalty * completions.truncated.float()  # (N,)

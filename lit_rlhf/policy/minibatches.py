@@ -1,0 +1,61 @@
+"""Minibatches of a rollout that several processes share, and the means of what is measured on them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lit_rlhf.networks.together import largest_of_all, mean_of_all, processes, rank
+
+
+@dataclass
+class Share:
+    """One process's part of a minibatch.
+
+    Attributes:
+        rows: Which rows of the rollout ``(n,)``, at least one: a process that is left without any takes one that counts
+            nothing, since all must compute together.
+        counted: How many of them count.
+        whole: The rows of the minibatch, those of all processes.
+    """
+
+    rows: Tensor
+    counted: int
+    whole: Tensor
+
+    def weight(self, mask: Tensor) -> Tensor:
+        """What turns a mean over this part's tokens into its contribution to that over the minibatch's.
+
+        The mean over the processes of what they contribute is the mean over all tokens; gradients are averaged alike.
+
+        Args:
+            mask: Real tokens of the whole rollout ``(N, T)``.
+        """
+        return mask[self.rows[: self.counted]].sum() * processes() / mask[self.whole].sum()
+
+
+def shares(rows: Tensor, size: int) -> list[Share]:
+    """This process's parts of the minibatches that some rows are cut into, in this order.
+
+    Args:
+        rows: Rows of the rollout, the same on all processes ``(N,)``.
+        size: Rows of a minibatch per process; the last one has fewer.
+    """
+    found = []
+    for whole in rows.split(size * processes()):
+        mine = whole.tensor_split(processes())[rank()]
+        found.append(Share(mine if len(mine) else whole[:1], len(mine), whole))
+    return found
+
+
+def averaged(collected: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Means over minibatches and processes of scalars, but the least ``ratio_min`` and the largest ``ratio_max``.
+
+    ``first_ratio`` is the largest of the first minibatch.
+    """
+    means = {name: torch.stack([each[name] for each in collected]).mean() for name in collected[0]}
+    highest = torch.stack([each["ratio_max"] for each in collected])
+    lowest = torch.stack([each["ratio_min"] for each in collected]).amin()
+    found = dict(zip(means, mean_of_all(torch.stack(list(means.values()))), strict=True))
+    extremes = largest_of_all(torch.stack([-lowest, highest.amax(), highest[0]]))
+    return {**found, "ratio_min": -extremes[0], "ratio_max": extremes[1], "first_ratio": extremes[2]}
