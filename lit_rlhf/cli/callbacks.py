@@ -16,9 +16,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_rlhf.cli.card import Facts, export_with_card, facts
 from lit_rlhf.cli.checkpoints import model_options
+from lit_rlhf.cli.tracking import log_media
 
 if TYPE_CHECKING:
-from lit_rlhf.cli.tracking import log_media
     from lit_rlhf.evaluation.heatmap import TokenRow
 
 
