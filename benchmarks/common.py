@@ -57,13 +57,14 @@ class PeakBytes(Meter):
         """Begin, and forget the peak of loading."""
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5", "ascii")
-        self._before = _status("VmRSS")
+        self._before = held()
 
     def _now(self) -> float:
-        return _status("VmHWM")
+        return held("VmHWM")
 
 
-def _status(name: str) -> float:
+def held(name: str = "VmRSS") -> float:
+    """Bytes that this process holds (Linux); ``VmHWM`` is the peak."""
     found = re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text("ascii"))
     assert found is not None
     return 1024.0 * int(found[1])
