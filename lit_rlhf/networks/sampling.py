@@ -61,7 +61,7 @@ def sample(
     sampling: Sampling,
     generator: torch.Generator | None = None,
     k: int = 1,
-    together: bool = False,
+    counted: int | None = None,
 ) -> tuple[Sequences, Tensor]:
     """Draw ``k`` responses per prompt.
 
@@ -73,9 +73,10 @@ def sample(
         sampling: How tokens are drawn.
         generator: Source of randomness, on the model's device.
         k: Responses per prompt; they share the prompt's prefill.
-        together: Whether the prompts are one process's part of a batch that all processes sample, with equal
-            generators: each row is then drawn with the numbers that it would get if one process sampled the whole
-            batch, and the generators stay equal. All processes must come, and end after the same number of steps.
+        counted: How many of the prompts count, where they are one process's part of a batch that all processes sample
+            with equal generators: each row is drawn with the numbers that it would get if one process sampled the
+            whole batch, and the generators stay equal. All processes come then, and end after the same number of steps.
+            A process whose prompts do not count (0) answers with the end alone. None: this one samples on its own.
 
     Returns:
         The prompts with their responses, row ``b * k + j`` being response j of prompt b, and which responses
@@ -83,7 +84,7 @@ def sample(
     """
     check_length(model, prompts.shape[1] + sampling.max_new_tokens)
     with evaluating(model), for_decoding(model) if FastPaths.current().decoding else nullcontext():
-        everyone = _Everyone(len(prompts) * k, prompts.device) if together and processes() > 1 else None
+        everyone = _Everyone(counted * k, prompts.device) if counted is not None and processes() > 1 else None
         tokens = _decode(model, prompts, lengths, eos_id, sampling, generator, k, everyone)  # (N, T), -1 behind the end
     drawn = (tokens >= 0).sum(1)
     truncated = tokens.gather(1, drawn[:, None] - 1).squeeze(1) != eos_id
@@ -116,6 +117,8 @@ def _decode(
     tokens = torch.full((len(logits), sampling.max_new_tokens), -1, device=logits.device)
     rows = torch.arange(len(logits), device=logits.device)  # which response each cache row belongs to
     going = torch.ones_like(rows, dtype=torch.bool)
+    if everyone is not None and everyone.idle:
+        rows, going, logits, tokens[:, 0] = rows[:0], going[:0], logits[:0], eos_id
     for step in range(sampling.max_new_tokens):
         drawn = draw(logits, sampling, generator, everyone and partial(everyone.mine, rows))
         tokens[rows[going], step] = drawn[going]
@@ -147,13 +150,14 @@ class _Everyone:
     """The rows of all processes, as one process that sampled all of them would hold them.
 
     Args:
-        rows: This process's.
+        rows: How many are this process's; none if it is idle.
         device: Where they are.
     """
 
     def __init__(self, rows: int, device: torch.device) -> None:
         counts = counts_of_all(rows, device)
         self.counts, self.first, self.total = counts, sum(counts[: rank()]), sum(counts)
+        self.idle = rows == 0
         self.kept = torch.arange(self.total, device=device)  # rows that such a process would still draw for
 
     def mine(self, rows: Tensor, noise: Noise) -> Tensor:

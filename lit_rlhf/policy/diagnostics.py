@@ -51,7 +51,9 @@ def completion_metrics(completions: Completions, proxy: Reward, judge: Reward | 
         "truncated": completions.truncated.float(),
         "repetition": ngram_repetition(sequences.responses, sequences.response_mask),
     }
-    columns, texts = columns_of_all(columns), listed_from_all(completions.texts)
+    counted = completions.counted
+    columns = columns_of_all({name: column[:counted] for name, column in columns.items()})
+    texts = listed_from_all(completions.texts[:counted])
     return {name: column.mean() for name, column in columns.items()} | {
         "reward_variance": columns["reward"].var(unbiased=False),
         "distinct_responses": rewards.new_tensor(len(set(texts)) / len(texts)),
@@ -81,8 +83,8 @@ def reward_diagnostics(completions: Completions, reward: Reward) -> dict[str, Te
     baseline = reward.baseline_mean(completions)
     if baseline is None:
         return found
-    gain = from_all(reward.proxy(completions).sum(1) - baseline)
-    prompts = listed_from_all([record.prompt_hash for record in completions.records])
+    gain = from_all((reward.proxy(completions).sum(1) - baseline)[: completions.counted])
+    prompts = listed_from_all([record.prompt_hash for record in completions.records[: completions.counted]])
     return found | {"improved": _improved(gain, prompts)}
 
 

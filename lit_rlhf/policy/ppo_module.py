@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
@@ -20,10 +18,11 @@ from lit_rlhf.functional import kl_estimate, masked_mean, ppo_policy_loss, ppo_v
 from lit_rlhf.networks.adapters import LoRA, merged
 from lit_rlhf.networks.backbone import export
 from lit_rlhf.networks.finite import leave_out
+from lit_rlhf.networks.module import NetworkModule
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.sampling import Sampling
-from lit_rlhf.networks.sharding import gathered, split, whole
-from lit_rlhf.networks.together import from_all, processes, rows_of_mine
+from lit_rlhf.networks.sharding import gathered, whole
+from lit_rlhf.networks.together import counts_of_all, from_all, processes, rows_of_mine
 from lit_rlhf.policy.actor_critic import ActorCritic, SharedTrunk
 from lit_rlhf.policy.advantages import GAE, Advantages
 from lit_rlhf.policy.checks import check_options, check_training, check_vocabulary
@@ -37,7 +36,7 @@ from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards.reward import Reward
 
 
-class PPOModule(LightningModule):
+class PPOModule(NetworkModule):
     """PPO: sample, reward, estimate advantages, update; one iteration is one ``training_step``.
 
     So every checkpoint falls between two iterations and resumes exactly, and the Trainer's steps (``max_steps``,
@@ -130,14 +129,8 @@ class PPOModule(LightningModule):
             self.demonstrations.load(self.tokenizer, self.renderer)
         # All processes have the same numbers, those of one process that would do everything.
         self.generator = seeded_generator(self.trainer.strategy.root_device, "ppo", self.seed, 0)
-        self._split()
-
-    def _split(self) -> None:
-        """Split every network over the processes where the strategy asks for it, each on its own."""
-        strategy: Any = self.trainer.strategy
-        if isinstance(strategy, ModelParallelStrategy):
-            for network in [each for each in self.modules() if getattr(each, "computes", ())]:
-                split(network, strategy.device_mesh["data_parallel"], self.trainer.precision == "bf16-mixed")
+        for network in [each for each in self.modules() if getattr(each, "computes", ())]:
+            self.split(network)
 
     def on_fit_start(self) -> None:
         """Refuse what would train on wrong numbers."""
@@ -166,8 +159,10 @@ class PPOModule(LightningModule):
             return leave_out(self, error)
         trajectory.with_advantages(self.advantages, self.kl, self.kl_coefficient, self.settings.whiten)
         metrics = self._measured(completions, self.reward)
-        own = trajectory[rows_of_mine(len(completions), self.device)]
-        self.examples = example_rows(completions, self.reward, self.judge, 4, own, self.renderer)
+        mine = rows_of_mine(completions.counted, self.device)
+        self.examples = []
+        if not completions.idle:
+            self.examples = example_rows(completions, self.reward, self.judge, 4, trajectory[mine], self.renderer)
         policy_learns = iteration >= self.settings.critic_warmup
         metrics |= trajectory_metrics(trajectory) | self.update(trajectory, policy_learns)
         metrics["kl_coefficient"] = torch.tensor(self.kl_coefficient)
@@ -198,8 +193,8 @@ class PPOModule(LightningModule):
         """
         assert self.networks is not None
         with gathered(self.reward):
-            rewards = from_all(self.reward(completions))
-        sequences, temperature = sequences_of_all(completions.sequences), self.sampling.temperature
+            rewards = from_all(self.reward(completions)[: completions.counted])
+        sequences, temperature = sequences_of_all(completions), self.sampling.temperature
         width, with_critic = rewards.shape[1], self.advantages.needs_critic
         parts: dict[str, list[Tensor]] = {"logprobs": [], "reference_logprobs": [], "values": []}
         mine = shares(torch.arange(len(sequences), device=self.device), self.settings.minibatch_size)
@@ -303,11 +298,12 @@ class PPOModule(LightningModule):
         sequences, temperature = completions.sequences, self.sampling.temperature
         logprobs = self.networks.logprobs(sequences, temperature)
         difference = logprobs - self.networks.reference_logprobs(sequences, temperature)
-        kl = from_all(difference.masked_fill(~sequences.response_mask, 0.0).sum(1)).mean()
+        kl = from_all(difference.masked_fill(~sequences.response_mask, 0.0).sum(1)[: completions.counted]).mean()
         # Unseen prompts have no stored data.
         metrics = {"kl": kl, **self._measured(completions, self.reward.proxy)}
         logged = {f"val/{name}": value for name, value in metrics.items()}
-        self.log_dict(logged, batch_size=len(batch), sync_dist=True)
+        rows = sum(counts_of_all(batch.counted, self.device))  # the same everywhere, as are the figures
+        self.log_dict(logged, batch_size=rows, sync_dist=True)
 
     test_step = validation_step
 

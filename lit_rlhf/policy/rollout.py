@@ -26,18 +26,20 @@ def complete(
     With ``together``, the prompts are one process's part of what all processes sample, see `sample`. The weights of a
     policy that is split over processes are gathered once.
     """
+    counted = batch.counted if together else None
     with gathered(policy):
         sequences, truncated = sample(
-            policy.model, batch.ids, batch.length, renderer.eos_id, sampling, generator, k, together
+            policy.model, batch.ids, batch.length, renderer.eos_id, sampling, generator, k, counted
         )
     texts = [renderer.response_text(ids) for ids in sequences.response_lists()]
     records = [record for record in batch.records for _ in range(k)]
-    return Completions(sequences, truncated, records, texts)
+    return Completions(sequences, truncated, records, texts, idle=batch.idle)
 
 
-def sequences_of_all(sequences: Sequences) -> Sequences:
-    """The rows of all processes."""
-    return Sequences(from_all(sequences.ids), from_all(sequences.prompt_length), from_all(sequences.length))
+def sequences_of_all(completions: Completions) -> Sequences:
+    """Prompts with responses of all processes."""
+    own, counted = completions.sequences, completions.counted
+    return Sequences(*(from_all(each[:counted]) for each in (own.ids, own.prompt_length, own.length)))
 
 
 def seeded_generator(device: torch.device, *parts: int | str) -> torch.Generator:

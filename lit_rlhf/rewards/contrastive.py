@@ -116,7 +116,7 @@ class ContrastiveReward(RewardWrapper):
 
     def figures(self, completions: Completions) -> dict[str, Tensor]:
         """``centred_variance`` over the responses, before any scaling, and ``dynamic_scale``, where there is one."""
-        centred = from_all(self._centred(self.inner(completions).sum(1), completions))
+        centred = from_all(self._centred(self.inner(completions).sum(1), completions)[: completions.counted])
         found = {"centred_variance": centred.var(unbiased=False)}
         if self.sizes is not None:
             found["dynamic_scale"] = torch.tensor(self.factor, device=completions.sequences.ids.device)
@@ -132,5 +132,5 @@ class ContrastiveReward(RewardWrapper):
         changed = rewards + on_last_token(centred - total, completions)
         if self.sizes is None:
             return changed
-        self.sizes.update(total.abs(), centred.abs())
+        self.sizes.update(total.abs()[: completions.counted], centred.abs()[: completions.counted])
         return changed * self.factor

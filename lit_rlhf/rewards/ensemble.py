@@ -99,7 +99,7 @@ class EnsembleReward(Reward):
         Disagreement is the population standard deviation, over the members, of a response's total reward, averaged
         over the responses.
         """
-        totals = from_all(self._rewards(completions).sum(2).t()).t()  # (M, N), of all processes
+        totals = from_all(self._rewards(completions).sum(2).t()[: completions.counted]).t()  # (M, N), of all processes
         found = {"disagreement": totals.std(0, unbiased=False).mean()}
         for number, (member, total) in enumerate(zip(self.members, totals, strict=True), 1):
             found[f"member_{number}"] = total.mean()

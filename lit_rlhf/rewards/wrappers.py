@@ -133,7 +133,7 @@ class ClipReward(RewardWrapper):
 
     def figures(self, completions: Completions) -> dict[str, Tensor]:
         """``clipped``."""
-        total = from_all(self.inner(completions).sum(1))
+        total = from_all(self.inner(completions).sum(1)[: completions.counted])
         return {"clipped": ((total < self.low) | (total > self.high)).float().mean()}
 
 
@@ -182,7 +182,8 @@ class ScaledReward(RewardWrapper):
     def change(self, rewards: Tensor, completions: Completions) -> Tensor:
         """Count the batch, then divide."""
         total = rewards.double().sum(1)  # (N,)
-        self.moments.update(total, total.square())
+        counted = total[: completions.counted]
+        self.moments.update(counted, counted.square())
         return rewards * self.factor
 
     def figures(self, completions: Completions) -> dict[str, Tensor]:
@@ -218,7 +219,7 @@ class LengthPenalty(RewardWrapper):
 
     def figures(self, completions: Completions) -> dict[str, Tensor]:
         """``length_penalty``."""
-        return {"length_penalty": from_all(self._price(completions)).mean()}
+        return {"length_penalty": from_all(self._price(completions)[: completions.counted]).mean()}
 
     def _price(self, completions: Completions) -> Tensor:
         return self.per_token * (completions.sequences.response_length - self.free).clamp(min=0).float()  # (N,)
@@ -251,7 +252,7 @@ class TruncationPenalty(RewardWrapper):
 
     def figures(self, completions: Completions) -> dict[str, Tensor]:
         """``truncation_penalty``."""
-        return {"truncation_penalty": from_all(self._price(completions)).mean()}
+        return {"truncation_penalty": from_all(self._price(completions)[: completions.counted]).mean()}
 
     def _price(self, completions: Completions) -> Tensor:
         return self.penalty * completions.truncated.float()  # (N,)
