@@ -17,7 +17,7 @@ STUDIES_s9   := seq2seq
 STUDIES_s10  := reward seq2seq ppo
 STUDIES_over := ppo
 
-.PHONY: help install demo study report bench test lint clean
+.PHONY: help install demo study report bench reliability test lint clean
 
 help:
 	@echo "make install   a virtual environment in .venv with the tested versions (constraints.txt)"
@@ -26,6 +26,7 @@ help:
 	@echo "           NAME: reward, seq2seq, ppo, or one row of claims: s1 to s10, over"
 	@echo "make report    what holds, on one page: runs/report/index.html"
 	@echo "make bench     speed and memory against other libraries; runs/bench"
+	@echo "make reliability [SIZE=quick]   kills, faults, malformed files, fuzzing, pairs of processes; runs/reliability"
 	@echo "make test      the whole test suite"
 	@echo "make lint      style and types"
 
@@ -59,6 +60,14 @@ $(VENV)/.bench: $(STAMP)
 bench: $(VENV)/.bench
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false \
 		$(BIN)/python -m benchmarks.run $(if $(ONLY),--only $(ONLY))
+
+$(VENV)/.fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[fuzz]"
+	touch $@
+
+# Up to an hour on two cores. One part: make reliability ONLY=kills
+reliability: $(VENV)/.fuzz
+	$(BIN)/python -m reliability.run $(if $(SIZE),--size $(SIZE)) $(if $(ONLY),--only $(ONLY))
 
 # Two processes with one thread each: more threads than cores make everything slower.
 test: $(STAMP)
