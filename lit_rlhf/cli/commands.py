@@ -93,7 +93,8 @@ def call(
     start = time.time()
     result = function(**arguments)
     if isinstance(result, dict) and "out" in arguments and group != "":
-        log_report(name or command, Path(arguments["out"]), result, group, start)
+        told = namespace.clone().as_dict()
+        log_report(name or command, Path(arguments["out"]), result, group, start, command, told)
     return result
 
 

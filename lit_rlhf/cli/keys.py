@@ -68,6 +68,11 @@ def without_quiet_options(words: list[str]) -> list[str]:
     return kept
 
 
+def fingerprint_of(path: Path) -> str:
+    """Names the content of a file or folder, wherever it lies; of files beyond 64 MB, size and time."""
+    return key_of(*_fingerprints(path))
+
+
 def _outputs(command: str) -> tuple[str, ...]:
     return (*_OUTPUTS, "store") if command == "predict" else _OUTPUTS
 

@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 from lightning.fabric.loggers.logger import _DummyExperiment, rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from lit_rlhf.cli import lineage
 
 SECONDS_TO_BEGIN, SECONDS_TO_END = 60.0, 300.0
 """How long W&B may take to answer at the beginning, and to send what is left at the end."""
@@ -56,6 +58,8 @@ class Wandb(WandbLogger):
         save_dir: Folder for W&B's files; None takes the run's folder.
         offline: None decides by whether the user is logged in.
         id: Identity of the run; resuming with the same one continues it.
+        artifacts: Keep what the run reads and writes as artifacts, with references to where models, stores and data
+            lie; nothing of them is uploaded.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Wandb(WandbLogger):
         save_dir: str | None = None,
         offline: bool | None = None,
         id: str | None = None,
+        artifacts: bool = True,
     ) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
         offline = not logged_in() if offline is None else offline
@@ -78,9 +83,13 @@ class Wandb(WandbLogger):
             self.settle(save_dir)
         self._has_axis = False
         self._lost = False
+        self.artifacts = artifacts
+        self._options: Mapping[str, Any] = {}
 
-    def settle(self, folder: str) -> None:
-        """Write into this folder, unless one was named before."""
+    def settle(self, folder: str, job_type: str | None = None) -> None:
+        """Write into this folder, unless one was named before, and say what kind of stage this is."""
+        if job_type is not None:
+            self._wandb_init.setdefault("job_type", job_type)
         if self._save_dir is None:
             os.makedirs(folder, exist_ok=True)
             self._save_dir = self._wandb_init["dir"] = folder
@@ -128,9 +137,43 @@ class Wandb(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Log the config."""
+        """Log the config; the models, stores and files that it names are what the run reads."""
         with self.surviving():
             super().log_hyperparams(params, *args, **kwargs)
+        if isinstance(params, Mapping) and isinstance(params.get("config"), Mapping):
+            self._options = params["config"]
+            self.log_artifacts(lineage.inputs(self._options), used=True)
+
+    @rank_zero_only
+    def log_artifacts(self, paths: Iterable[Path], used: bool = False) -> None:
+        """Log models, stores and data files as artifacts.
+
+        Args:
+            paths: Where they lie.
+            used: Whether the run has read them; otherwise it has written them.
+        """
+        if not self.artifacts or os.environ.get("WANDB_MODE") == "disabled":
+            return
+        with self.surviving():
+            for path in paths:
+                run = self.experiment
+                if not hasattr(run, "log_artifact") or isinstance(run, _DummyExperiment):
+                    return
+                artifact = lineage.describe(path, Path(self._save_dir or "."))
+                if not used:
+                    run.log_artifact(artifact)
+                elif not self._offline:
+                    run.use_artifact(artifact)
+                elif hasattr(run, "_log_artifact"):
+                    # Offline, W&B has no public way to say that a run has read something, though its files can hold it.
+                    run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Log the models and stores that a run has written, if it came to its end."""
+        if status == "success" and self._options:
+            self.log_artifacts(lineage.outputs(self._options))
+        super().finalize(status)
 
 
 def log_media(logger: WandbLogger, content: Mapping[str, Any], commit: bool = False) -> None:
@@ -176,25 +219,60 @@ def finish() -> None:
         wandb.run = None  # type: ignore[attr-defined]  the next stage in this process gets one of its own, or none
 
 
-def log_report(command: str, folder: Path, result: Mapping[str, Any], group: str | None, start: float) -> None:
+def log_report(
+    name: str,
+    folder: Path,
+    result: Mapping[str, Any],
+    group: str | None,
+    start: float,
+    command: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> None:
     """Log what a command found as a W&B run of its own: its figures, and the pictures that it wrote.
 
+    A study makes a group: beside the run with its claims, one for each seed with what that seed says of every claim.
+
     Args:
-        command: Names the run.
+        name: Names the run.
         folder: Where the command wrote to; W&B's files go there too.
         result: Figures, possibly nested.
-        group: Runs that belong together.
+        group: Runs that belong together; a study is one by itself.
         start: When the command began, in seconds since the epoch; older pictures are not its own.
+        command: The kind of run; None takes the name.
+        options: The command's options, for the config and for the models and stores that it read.
     """
     import wandb
 
-    logger = Wandb(name=f"{group} {command}" if group else command, group=group, save_dir=str(folder))
     if os.environ.get("WANDB_MODE") == "disabled":
         return
+    if "claims" in result:
+        group = group or f"study {result['study']}"
+        _log_seeds(folder, result, group)
+    logger = Wandb(name=f"{group} {name}" if group else name, group=group, save_dir=str(folder))
+    logger.settle(str(folder), command or name)
+    if options:
+        logger.log_hyperparams({"config": options})
     pictures = [path for path in sorted(folder.glob("*.png")) if path.stat().st_mtime >= start]
     log_media(logger, {path.stem: wandb.Image(str(path)) for path in pictures})
     log_media(logger, dict(_flat(result)), commit=True)
+    logger.finalize("success")
     finish()
+
+
+def _log_seeds(folder: Path, summary: Mapping[str, Any], group: str) -> None:
+    """One run per seed of a study: the value of each claim's effect, under the claim's name."""
+    seeds = summary.get("settings", {}).get("seeds") or range(
+        max((len(c["values"]) for c in summary["claims"]), default=0)
+    )
+    for place, seed in enumerate(seeds):
+        values = {claim["id"]: claim["values"][place] for claim in summary["claims"] if len(claim["values"]) > place}
+        if not values:
+            continue
+        logger = Wandb(name=f"{group} seed {seed}", group=group, save_dir=str(folder))
+        logger.settle(str(folder), "seed")
+        logger.log_hyperparams({"seed": seed})
+        log_media(logger, values, commit=True)
+        finish()
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
