@@ -43,7 +43,8 @@ def ppo(reward: dict[str, Any], judge: dict[str, Any] | None = None) -> dict[str
 
 def baselines(policy: Path, store: Path) -> dict[str, Any]:
     """Options of a store with some parts."""
-    model = {"policy": str(policy), "reward": None, "store": str(store), "k": 2, "sampling": {"max_new_tokens": 16}}
+    model = {"policy": str(policy), "reward": scores("local"), "store": str(store), "k": 2}
+    model["sampling"] = {"max_new_tokens": 16}
     data = {**_prompts(48), "val_sources": None, "val_fraction": 0.0}
     return {"model": {"class_path": "BaselineModule", "init_args": model}, "data": data}
 

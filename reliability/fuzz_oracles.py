@@ -48,10 +48,16 @@ def json_lines(content: bytes) -> dict[int, Any]:
     rows = {}
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:
-            rows[number] = json.loads(line.rstrip(b"\r").decode())
+            rows[number] = json.loads(line.rstrip(b"\r").decode(), object_pairs_hook=distinct)
         except (ValueError, RecursionError):
             continue
     return rows
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
+    """A JSON object, or None for one that gives a field twice: no reader may accept it."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else None
 
 
 def transcript(text: str) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ from lit_rlhf.data.store import Store
 from lit_rlhf.data.texts import TextPrompts
 from lit_rlhf.data.transcripts import parse_transcript
 from lit_rlhf.world import tokenizer
-from reliability.fuzz_oracles import check_record, demand, json_lines, transcript
+from reliability.fuzz_oracles import check_record, demand, distinct, json_lines, transcript
 from reliability.fuzz_seeds import CONVERSATIONS, PAIRS, REPLIES, ROWS, TABLE, TRANSCRIPTS
 from tests.data.tokenizers import CHATML, byte_level
 
@@ -96,7 +96,8 @@ def _array(folder: Path) -> Run:
     def run(data: bytes) -> None:
         text = data.removeprefix(b"\xef\xbb\xbf").lstrip()
         try:
-            written = dict(enumerate(json.loads(text), 1)) if text.startswith(b"[") else json_lines(data)
+            rows = json.loads(text, object_pairs_hook=distinct) if text.startswith(b"[") else None
+            written = dict(enumerate(rows, 1)) if rows is not None else json_lines(data)
         except (ValueError, RecursionError):
             written = {}
         _check_all(folder / "a.json", data, written)

@@ -141,7 +141,7 @@ def check_whole(folder: Path, reference: Path) -> None:
     for name in ("model", "table"):
         if (folder / name).exists() and _contents(folder / name) != _contents(reference / name):
             raise RuntimeError(f"{folder / name} is half written")
-    for key in folder.glob("*/key.json"):
+    for key in folder.glob("[!.]*/key.json"):
         if Store(key.parent).is_finished:
             Store(key.parent).rows()
         for part in key.parent.glob("part-*.parquet"):

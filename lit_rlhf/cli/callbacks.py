@@ -225,9 +225,16 @@ class SaveConfig(SaveConfigCallback):
         """The model's options, for `lit_rlhf.cli.checkpoints.check_checkpoint` on resume."""
         return {"model": model_options(self.parser, self.config)}
 
+    _metrics: dict[str, float] | None = None
+
     def facts(self, trainer: Trainer) -> Facts:
-        """What a model card tells of this run."""
-        return facts(trainer, yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
+        """What a model card tells of this run; metrics that were not measured since it was resumed are those before."""
+        found = facts(trainer, yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
+        return found | {"metrics": {**(self._metrics or {}), **found["metrics"]}}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember what was measured before."""
+        self._metrics = checkpoint.get("run", {}).get("metrics")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint tell as much as an exported model's card."""

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -189,6 +190,8 @@ def check_checkpoint(path: str, model: dict[str, Any], resume: bool) -> None:
             f"is no checkpoint: {type(error).__name__}", path, "Name a file of a checkpoints folder."
         ) from None
     saved = callbacks.get("SaveConfig", {}).get("model")
+    if resume:
+        _check_bytes(path)
     if saved is None:
         return
     if saved["class_path"] != model["class_path"]:
@@ -199,6 +202,20 @@ def check_checkpoint(path: str, model: dict[str, Any], resume: bool) -> None:
     if differing:
         hint = "Resume with the same model options, or start a new run without --ckpt_path."
         raise DataError("was written with other model options\n" + "\n".join(differing), f"checkpoint {path}", hint)
+
+
+def _check_bytes(path: str) -> None:
+    """A checkpoint that is one file brings a checksum of each of its tensors, which reading it does not look at."""
+    if not Path(path).is_file():
+        return
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        damaged = str(error)
+    if damaged is not None:
+        hint = "Go on from another checkpoint, or start the run anew."
+        raise DataError("is damaged: these are not the bytes that were written", f"checkpoint {path}", hint)
 
 
 def _differences(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

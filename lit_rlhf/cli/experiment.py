@@ -103,6 +103,7 @@ def _tracks(extra: list[str]) -> bool:
 
 def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -> dict[str, float]:
     """Run the stage just as ``lit-rlhf COMMAND -c … -c stage.yaml`` would; returns its last metrics."""
+    from lit_rlhf.cli.callbacks import SaveConfig
     from lit_rlhf.cli.stage import run_stage
 
     folder = str(stage.directory)
@@ -124,8 +125,10 @@ def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -
         rank_zero_info(f"going on from {checkpoint}")
         args += ["--ckpt_path", str(checkpoint)]
     trainer = run_stage(args).trainer
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return _last_logged(stage.directory / "metrics.jsonl") | metrics
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+    saved = [] if metrics else [each for each in trainer.callbacks if isinstance(each, SaveConfig)]
+    resumed = {name: value for each in saved for name, value in each.facts(trainer)["metrics"].items()}
+    return _last_logged(stage.directory / "metrics.jsonl") | resumed | metrics
 
 
 def _last_logged(history: Path) -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
@@ -46,7 +47,7 @@ def load_model(path: str, kind: Literal["causal", "scalar", "rewriter"]) -> PreT
         if kind != "scalar":
             return AutoModelForCausalLM.from_pretrained(path, **options)
         return AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         hint = "Give a Hugging Face directory; an earlier stage writes one at its end."
         raise DataError(f"no {kind} model could be loaded: {reason}", path, hint) from None
