@@ -23,6 +23,7 @@ other commands:
   rounds     report on rounds of policy optimisation and MetaRM
   export     turn a checkpoint into a Hugging Face directory
   plan       tell what memory a stage needs, before anything is rented
+  sweep      run the trials of a W&B sweep file on this machine, without an account
   world      write a small random model and tokenizer of the embedded synthetic world
 
   lit-rlhf COMMAND --help                    all options of a command

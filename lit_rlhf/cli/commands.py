@@ -92,7 +92,7 @@ def call(
     arguments = _call_arguments(parser.instantiate(namespace))
     start = time.time()
     result = function(**arguments)
-    if isinstance(result, dict) and "out" in arguments and group != "":
+    if isinstance(result, dict) and arguments.get("out") and group != "":
         told = namespace.clone().as_dict()
         log_report(name or command, Path(arguments["out"]), result, group, start, command, told)
     return result
@@ -117,7 +117,8 @@ def _parser(function: Any, command: str) -> ArgumentParser:
         )
     parser = PlainParser(prog=f"lit-rlhf {command}", description=description)
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options.")
-    parser.add_function_arguments(function, as_positional=command in ("run", "world", "export"), skip={"extra"})
+    positional = command in ("run", "world", "export", "sweep")
+    parser.add_function_arguments(function, as_positional=positional, skip={"extra"})
     return parser
 
 
@@ -137,6 +138,7 @@ FUNCTIONS = {
     "study": "lit_rlhf.evaluation.study.study",
     "evaluate": "lit_rlhf.evaluation.evaluate.evaluate",
     "plan": "lit_rlhf.cli.memory.plan",
+    "sweep": "lit_rlhf.cli.sweep.sweep",
     "export": "lit_rlhf.cli.export.export",
 }
 """Commands that are plain functions: their arguments are the options, their docstring is the help."""
