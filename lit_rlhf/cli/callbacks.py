@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lit_rlhf.cli.card import Facts, export_with_card, facts
 from lit_rlhf.cli.checkpoints import model_options
 from lit_rlhf.cli.tracking import log_media
+from lit_rlhf.networks.sharding import is_split
 
 if TYPE_CHECKING:
     from lit_rlhf.evaluation.heatmap import TokenRow
@@ -201,10 +202,13 @@ class Export(Callback):
     def __init__(self, directory: str | None = None) -> None:
         self.directory = directory
 
-    @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand over to the next stage; an interrupted run hands over nothing."""
-        if self.directory is not None and not trainer.interrupted:
+        """Hand over to the next stage; an interrupted run hands over nothing.
+
+        Of a split network every process holds a part, so all take part, and the first one writes.
+        """
+        writes = trainer.is_global_zero or is_split(pl_module)
+        if self.directory is not None and not trainer.interrupted and writes:
             datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
             named = [each for each in trainer.callbacks if isinstance(each, SaveConfig)]  # type: ignore[attr-defined]
             known = named[0].facts(trainer) if named else facts(trainer, {})

@@ -62,10 +62,11 @@ class StageCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuse what would train wrongly, and let W&B write into the run's folder unless the options name another."""
-        if isinstance(self.trainer.strategy, ModelParallelStrategy):
-            hint = "Take configs/trainer/ddp.yaml or fsdp.yaml."
-            where = "option trainer.strategy"
-            raise DataError("needs modules that split their networks, which these do not yet", where, hint)
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ModelParallelStrategy) and strategy._tensor_parallel_size != 1:
+            hint = "Give 1, and the number of all processes as data_parallel_size; see configs/trainer/fsdp2.yaml."
+            where = "option trainer.strategy.init_args.tensor_parallel_size"
+            raise DataError(f"is {strategy._tensor_parallel_size}, and products are not split here", where, hint)
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.settle(str(self.trainer.default_root_dir))

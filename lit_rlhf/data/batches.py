@@ -1,6 +1,6 @@
 """The typed batches that travel between DataModule and modules. Masks are bool, ``True`` = a real token."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import torch
@@ -17,9 +17,9 @@ class Batch:
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move every tensor (and nested batch) as ``Tensor.to`` does."""
         moved = {
-            field.name: value.to(*args, **kwargs) if isinstance(value, Tensor | Batch) else value
-            for field in fields(self)
-            for value in [getattr(self, field.name)]
+            each.name: value.to(*args, **kwargs) if isinstance(value, Tensor | Batch) else value
+            for each in fields(self)
+            for value in [getattr(self, each.name)]
         }
         return type(self)(**moved)
 
@@ -90,7 +90,27 @@ class Sequences(Batch):
 
 
 @dataclass
-class ResponseBatch(Batch):
+class Loaded(Batch):
+    """Base of what a loader gives.
+
+    Attributes:
+        idle: Whether no row was left for this process in a step that others still have rows for. One of theirs stands
+            in, so that it can take part in what all processes do together; nothing of it counts.
+    """
+
+    idle: bool = field(default=False, kw_only=True)
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def counted(self) -> int:
+        """Rows that count."""
+        return 0 if self.idle else len(self)
+
+
+@dataclass
+class ResponseBatch(Loaded):
     """Demonstrations, for supervised fine-tuning."""
 
     sequences: Sequences
@@ -100,7 +120,7 @@ class ResponseBatch(Batch):
 
 
 @dataclass
-class PairBatch(Batch):
+class PairBatch(Loaded):
     """Preference pairs, for reward models.
 
     Attributes:
@@ -130,7 +150,7 @@ class PairBatch(Batch):
 
 
 @dataclass
-class PromptBatch(Batch):
+class PromptBatch(Loaded):
     """Prompts to be answered, for baselines and policy optimisation.
 
     Attributes:
@@ -148,7 +168,7 @@ class PromptBatch(Batch):
 
 
 @dataclass
-class Completions(Batch):
+class Completions(Loaded):
     """Sampled responses, and all that a reward may want to know of them.
 
     Attributes:

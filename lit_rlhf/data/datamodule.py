@@ -17,7 +17,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from lit_rlhf.data.batches import Batch, PairBatch, PromptBatch, ResponseBatch, pad_rows, stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.files import PairFiles
-from lit_rlhf.data.loader import BucketBatchSampler, make_loader
+from lit_rlhf.data.loader import BucketBatchSampler, Idle, make_loader
 from lit_rlhf.data.pieces import Pool
 from lit_rlhf.data.preparation import Counts, Preparation, Row, View, labelled, tokenise, validation_share, weighted
 from lit_rlhf.data.records import Record, Source
@@ -40,8 +40,8 @@ class PreferenceDataModule(LightningDataModule):
             a prompt never sits on both sides; with sources of its own, prompts that occur there leave training.
         tokenizer: A Hugging Face directory or Hub id; None takes that of the model being trained.
         template: Chat template: a name (``dialogue``, ``plain``), a Jinja text, or None for the tokenizer's own.
-        batch_size: Rows per training batch and process.
-        val_batch_size: Rows per validation or prediction batch; None takes twice ``batch_size``.
+        batch_size: Rows per training batch and process: W processes with B rows each train as one with W · B rows.
+        val_batch_size: Rows per validation or prediction batch and process; None takes twice ``batch_size``.
         max_length: Most tokens of prompt and response together.
         over_length: What happens to longer records: ``drop`` leaves them out and counts them, ``cut_prompt`` cuts
             the beginning of the prompt.
@@ -194,8 +194,10 @@ class PreferenceDataModule(LightningDataModule):
     @property
     def fingerprint(self) -> str:
         """Names the training rows and their order, so that a resumed run can tell whether the data changed."""
-        digest = hashlib.sha256(f"{self.view} {self.batch_size} {self.bucket} {self.seed}".encode())
+        _, processes = self._place()
+        digest = hashlib.sha256(f"{self.view} {processes * self.batch_size} {self.bucket} {self.seed}".encode())
         if self._pool:
+            digest.update(f" {processes} processes".encode() if processes > 1 else b"")  # each reads a stretch
             digest.update(f"{self.streaming} {self._pool.fingerprint} {self._preparation.fingerprint}".encode())
             return digest.hexdigest()[:16]
         for row in self.train_rows:
@@ -204,18 +206,30 @@ class PreferenceDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers of the data."""
-        if self._pool:
-            return {"fingerprint": self.fingerprint, "rows": self._pool.rows, "files": self._pool.files}
-        return {"fingerprint": self.fingerprint, "rows": len(self.train_rows)}
+        _, processes = self._place()
+        rows = self._pool.rows if self._pool else len(self.train_rows)
+        state = {"fingerprint": self.fingerprint, "rows": rows, "batch": processes * self.batch_size}
+        return {**state, "processes": processes, "files": self._pool.files} if self._pool else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to resume training on other data than the run began with; other data may be measured on."""
+        """Refuse to resume training on other data than the run began with; other data may be measured on.
+
+        Another number of processes may go on if the rows of a step are as many, and if nothing is streamed.
+        """
         fitting = self.trainer is None or self.trainer.state.fn == "fit"
         if not fitting or state_dict["fingerprint"] == self.fingerprint:
             return
-        rows, hint = self.state_dict()["rows"], "Resume with the same data options, or start a new run."
-        message = f"{state_dict['rows']:,} training rows then, {rows:,} now, or another order, batch size or seed"
-        if self._pool and (changed := sorted(set(self._pool.files) ^ set(state_dict.get("files", [])))):
+        before, now, hint = state_dict, self.state_dict(), "Resume with the same data options, or start a new run."
+        message = f"{before['rows']:,} training rows then, {now['rows']:,} now, or another order, batch size or seed"
+        if before.get("batch", now["batch"]) != now["batch"]:
+            message = f"{before['batch']:,} rows in a step of all processes then, {now['batch']:,} now"
+            hint = (
+                "Give data.batch_size so that it is as many again, times the number of processes, or start a new run."
+            )
+        elif before.get("processes", 1) != now.get("processes", 1):
+            message = f"streamed by {before.get('processes', 1)} processes then, by {now.get('processes', 1)} now"
+            hint = "Each process reads a part of its own: resume with as many of them, or start a new run."
+        elif self._pool and (changed := sorted(set(self._pool.files) ^ set(before.get("files", [])))):
             names = list(dict.fromkeys(file.split()[0] for file in changed))
             message += f"; files that differ: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}"
         raise DataError(f"the checkpoint was written with other data ({message})", "option data", hint)
@@ -285,12 +299,12 @@ class PreferenceDataModule(LightningDataModule):
 
 def collate_rows(rows: list[Row], view: View, pad_id: int, sources: list[str]) -> Batch:
     """Make the typed batch of a view out of tokenised rows."""
-    prompts = [row.prompt for row in rows]
+    prompts, idle = [row.prompt for row in rows], isinstance(rows, Idle)
     if view == "prompts":
-        return PromptBatch(*pad_rows(prompts, pad_id), [row.record for row in rows])
+        return PromptBatch(*pad_rows(prompts, pad_id), [row.record for row in rows], idle=idle)
     chosen = stack_sequences(prompts, [row.chosen for row in rows], pad_id)
     if view == "responses":
-        return ResponseBatch(chosen)
+        return ResponseBatch(chosen, idle=idle)
     labels = [row.label for row in rows]
     return PairBatch(
         chosen=chosen,
@@ -302,6 +316,7 @@ def collate_rows(rows: list[Row], view: View, pad_id: int, sources: list[str]) -
         target=torch.tensor([label.target for label in labels]),
         strength=torch.tensor([label.strength for label in labels]),
         records=[row.record for row in rows],
+        idle=idle,
     )
 
 

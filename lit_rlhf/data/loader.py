@@ -3,7 +3,6 @@
 import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import cycle, islice
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +10,30 @@ from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 T = TypeVar("T")
+
+
+class Idle(list[T]):
+    """Rows, or their names, that stand in where none is left for a process, see ``Loaded.idle``."""
+
+
+class Rows(Dataset[Any]):
+    """Rows that are held, given out a batch at a time.
+
+    Args:
+        rows: Named by their places.
+    """
+
+    def __init__(self, rows: Sequence[Any] | Dataset[Any]) -> None:
+        self.rows: Any = rows
+
+    def __getitems__(self, places: list[int]) -> list[Any]:
+        """The rows of a batch."""
+        return same_kind(places, [self.rows[place] for place in places])
+
+
+def same_kind(names: list[Any], rows: list[T]) -> list[T]:
+    """The rows of some names, marked as idle if these are."""
+    return Idle(rows) if isinstance(names, Idle) else rows
 
 
 class ResumableSampler(Sampler[list[T]]):
@@ -65,13 +88,17 @@ class BucketBatchSampler(ResumableSampler[int]):
     are sorted by length and cut into batches; the batches are then shuffled. Every row comes exactly once
     per epoch.
 
+    Several processes share each batch out: W of them with batches of B rows see, step by step, the rows that one
+    process with batches of W · B rows would see, each of them a stretch of about equal length, in the order of their
+    numbers. Where a last batch has fewer rows than there are processes, some get an `Idle` one.
+
     Args:
         lengths: Tokens per row.
-        batch_size: Rows per batch; the last batch of an epoch may be smaller.
+        batch_size: Rows per batch and process; the last batch of an epoch may be smaller.
         shuffle: Whether to shuffle; otherwise rows keep their order and are not bucketed.
         seed: Of the order.
         window: Batches that are sorted together; 1 gives plain shuffling.
-        rank: This process's number; each process takes every ``world_size``-th batch.
+        rank: This process's number.
         world_size: Number of processes.
     """
 
@@ -86,18 +113,20 @@ class BucketBatchSampler(ResumableSampler[int]):
         world_size: int = 1,
     ) -> None:
         super().__init__()
-        self.lengths, self.batch_size, self.shuffle, self.seed, self.window = lengths, batch_size, shuffle, seed, window
+        self.lengths, self.shuffle, self.seed, self.window = lengths, shuffle, seed, window
         self.rank, self.world_size = rank, world_size
+        self.batch_size = batch_size * world_size  # of all processes together
 
     def __len__(self) -> int:
-        batches = -(-len(self.lengths) // self.batch_size)
-        return -(-batches // self.world_size)
+        return -(-len(self.lengths) // self.batch_size)
 
     def mine(self, start: int) -> list[list[int]]:
-        """Every ``world_size``-th batch."""
-        # Every process must take the same number of steps: the last round is filled up from the front.
-        batches = list(islice(cycle(self._batches()), len(self) * self.world_size))
-        return batches[self.rank :: self.world_size][start:]
+        """This process's part of each batch."""
+        return [self._part(batch) for batch in self._batches()[start:]]
+
+    def _part(self, batch: list[int]) -> list[int]:
+        first, end = (len(batch) * number // self.world_size for number in (self.rank, self.rank + 1))
+        return batch[first:end] or Idle(batch[:1])
 
     def _batches(self) -> list[list[int]]:
         rows = list(range(len(self.lengths)))
@@ -125,7 +154,7 @@ def make_loader(
     """A loader over ``rows`` whose ``state_dict`` resumes after the last batch it gave out.
 
     Args:
-        rows: Given out by what the sampler calls them.
+        rows: Given out by what the sampler calls them; a dataset that gives whole batches does it itself.
         sampler: Whose batches are followed.
         collate: Makes a batch of rows.
         workers: Processes that do so; 0 does it in this one.
@@ -134,7 +163,7 @@ def make_loader(
     # A generator of its own: iterating would draw from the global one, and a resumed run does not iterate as often.
     generator = torch.Generator()
     return StatefulDataLoader(
-        rows,  # type: ignore[arg-type]
+        rows if hasattr(rows, "__getitems__") else Rows(rows),  # type: ignore[arg-type]
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import Dataset
 
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.loader import ResumableSampler
+from lit_rlhf.data.loader import Idle, ResumableSampler, same_kind
 from lit_rlhf.data.pieces import Piece, Pool
 from lit_rlhf.data.preparation import Counts, Row
 from lit_rlhf.data.records import Record, Source
@@ -47,7 +47,9 @@ class Streaming:
 class StreamSampler(ResumableSampler[BatchName]):
     """Names each process's part of the batches, one after another, so that each reads its own files' parts.
 
-    All processes take the same number of steps: the last one fills its part up from the epoch's first batches.
+    All processes take the same number of steps; where fewer batches are left than that, some get `Idle` ones. A step's
+    batches are not those that one process would see, as they are with `BucketBatchSampler`: each process reads its own
+    stretch of the epoch. Every row comes once all the same.
 
     Args:
         batches: Of an epoch, over all processes.
@@ -66,7 +68,8 @@ class StreamSampler(ResumableSampler[BatchName]):
         """One stretch of the epoch's batches; each list holds the name of one."""
         epoch, first = self.epoch, self.rank * len(self)
         for step in range(start, len(self)):
-            yield [(epoch, (first + step) % self.batches)]
+            number = first + step
+            yield [(epoch, number)] if number < self.batches else Idle([(epoch, self.batches - 1)])
 
 
 class Stream(Dataset[Row]):
@@ -122,7 +125,7 @@ class Stream(Dataset[Row]):
 
     def __getitems__(self, names: list[BatchName]) -> list[Row]:
         """The rows of the batches that are named; how the loader asks for a batch."""
-        return list(chain.from_iterable(map(self.batch, names)))
+        return same_kind(names, list(chain.from_iterable(map(self.batch, names))))
 
     def batch(self, name: BatchName) -> list[Row]:
         """The rows of one batch."""

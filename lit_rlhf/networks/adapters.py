@@ -16,6 +16,8 @@ from transformers.pytorch_utils import Conv1D
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import write_json
 from lit_rlhf.networks.low_rank import quicken
+from lit_rlhf.networks.sharding import assembled, whole
+from lit_rlhf.networks.together import rank
 
 
 @dataclass
@@ -80,9 +82,10 @@ class LoRA:
 def merged(model: PreTrainedModel) -> PreTrainedModel:
     """A copy with the adapters added to the weights: a plain Hugging Face model; the model itself can go on training.
 
-    A model without adapters is given back as it is.
+    A model without adapters is given back as it is, and one that is split as `assembled` gives it.
     """
-    if not any(isinstance(part, LoraLayer) for part in model.modules()):
+    model = assembled(model)
+    if rank() or not any(isinstance(part, LoraLayer) for part in model.modules()):
         return model
     plain = copy.deepcopy(model)
     for name, part in list(plain.named_modules()):
@@ -104,10 +107,13 @@ def save_adapters(body: nn.Module, head: nn.Linear | None, lora: LoRA, base: str
         base: Fingerprint of the frozen weights.
         directory: Where to: ``adapters.safetensors`` and ``adapters.json``.
     """
-    directory.mkdir(parents=True)
-    weights = {name: value.contiguous() for name, value in body.state_dict().items() if _of(name, "default")}
+    weights = {name: whole(value) for name, value in body.state_dict().items() if _of(name, "default")}
     if head is not None:
-        weights["head.weight"] = head.weight.detach().contiguous()
+        weights["head.weight"] = whole(head.weight.detach())
+    if rank():  # the first process writes
+        return
+    directory.mkdir(parents=True)
+    weights = {name: value.contiguous() for name, value in weights.items()}
     save_file(weights, directory / "adapters.safetensors")
     write_json(directory / "adapters.json", {"base": base, "lora": asdict(lora), "head": head is not None})
 

@@ -25,6 +25,8 @@ from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.rows import check_folder
 from lit_rlhf.networks.fast import at_once
+from lit_rlhf.networks.sharding import assembled, whole
+from lit_rlhf.networks.together import rank
 
 
 def load_model(path: str, kind: Literal["causal", "scalar", "rewriter"]) -> PreTrainedModel:
@@ -123,6 +125,8 @@ def by_length(sequences: Sequences, compute: Callable[..., Tensor], *beside: Ten
 def fingerprint(network: nn.Module, skip: str | None = None) -> str:
     """Sixteen hexadecimal digits that name the weights: from up to 4,096 values of every tensor.
 
+    Where the network is split, all processes must ask together, and get the same.
+
     Args:
         network: Holds the weights.
         skip: Leave out tensors whose name begins like this, such as a pooler that may be new and random.
@@ -131,7 +135,7 @@ def fingerprint(network: nn.Module, skip: str | None = None) -> str:
     for name, tensor in sorted(network.state_dict().items()):
         if skip is not None and name.startswith(skip):
             continue
-        flat = tensor.detach().reshape(-1)
+        flat = whole(tensor.detach()).reshape(-1)
         sample = flat[:: max(1, -(-flat.numel() // 4096))].float().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(sample.numpy().tobytes())
@@ -160,23 +164,26 @@ def export(
 ) -> Path:
     """Write a Hugging Face directory: config, safetensors, tokenizer, chat template.
 
-    The directory appears whole or not at all; one that stood there before is replaced.
+    The directory appears whole or not at all; one that stood there before is replaced. Of several processes the first
+    one writes; where the model is split, all must call this together.
 
     Args:
         model: What is written.
         renderer: Its tokenizer and template.
         directory: Where to.
-        also: Writes further files into the directory.
+        also: Writes further files into the directory, called by all processes.
     """
-    target = Path(directory)
+    target, model = Path(directory), assembled(model)
     partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    model.save_pretrained(partial)
-    renderer.tokenizer.save_pretrained(partial)
+    if rank() == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        model.save_pretrained(partial)
+        renderer.tokenizer.save_pretrained(partial)
     if also is not None:
         also(partial)
-    replace_directory(partial, target)
+    if rank() == 0:
+        replace_directory(partial, target)
     return target
 
 

@@ -11,6 +11,7 @@ from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import load_model
 from lit_rlhf.networks.policy_network import PolicyNetwork, chosen_logprobs
 from lit_rlhf.networks.sampling import Sampling, sample
+from lit_rlhf.networks.sharding import gathered
 
 
 @dataclass
@@ -96,6 +97,10 @@ class Rewriter(nn.Module):
     @torch.no_grad()
     def correct(self, asked: Sequences, eos_id: int, max_new_tokens: int) -> list[list[int]]:
         """Write the likeliest corrections, token by token; for reading, rewards need none."""
+        with gathered(self):
+            return self._written(asked, eos_id, max_new_tokens)
+
+    def _written(self, asked: Sequences, eos_id: int, max_new_tokens: int) -> list[list[int]]:
         if self.network is None:
             limits = {"max_new_tokens": max_new_tokens, "eos_token_id": eos_id, "pad_token_id": self.pad_id}
             ids = self.model.generate(asked.ids, attention_mask=asked.mask, do_sample=False, **limits)[:, 1:]  # type: ignore[operator]

@@ -1,5 +1,6 @@
-"""Networks split over processes (FSDP2): each holds a slice of every weight, and gathers a layer's while it computes."""
+"""Networks split over processes (FSDP2): each holds a slice of every weight, and gathers layers while they compute."""
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,13 +9,17 @@ from functools import wraps
 from typing import Any
 
 import torch
+from peft import inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lit_rlhf.networks.fast import one_pass
+from lit_rlhf.networks.together import rank
 
 _inside: ContextVar[tuple[int, ...]] = ContextVar("networks that are computing", default=())
 
@@ -62,7 +67,9 @@ def gathered(network: nn.Module) -> Iterator[None]:
     Layers of a network that was split with ``bf16`` are in bf16 meanwhile: to write weights out, take `full_weights`.
     Nothing happens to a network that is not split.
     """
-    roots: list[Any] = [each for each in network.modules() if isinstance(each, FSDPModule) and hasattr(each, "gathering")]
+    roots: list[Any] = [
+        each for each in network.modules() if isinstance(each, FSDPModule) and hasattr(each, "gathering")
+    ]
     units: list[Any] = [each for each in network.modules() if isinstance(each, FSDPModule)]
     with torch.no_grad():
         for root in roots:
@@ -85,6 +92,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def split_like(tensor: Tensor, other: Tensor) -> Tensor:
+    """A tensor, split over the processes if another one is; the first process's values count."""
+    return distribute_tensor(tensor, other.device_mesh, [Shard(0)]) if isinstance(other, DTensor) else tensor
+
+
 def full_weights(module: nn.Module, keep: bool = True) -> dict[str, Tensor]:
     """All weights and buffers of a module by name, whole, in fp32 and on the CPU; one after the other is gathered.
 
@@ -98,6 +110,28 @@ def full_weights(module: nn.Module, keep: bool = True) -> dict[str, Tensor]:
         if keep:
             found[name] = tensor.cpu()
     return found
+
+
+def assembled(model: PreTrainedModel) -> PreTrainedModel:
+    """A plain copy of a split model, for writing it out; a model that is not split is given back as it is.
+
+    All processes must ask together. The first one gets the weights, on the CPU; the others a model without any.
+    """
+    if not is_split(model):
+        return model
+    weights = full_weights(model, keep=rank() == 0)
+    adapted = [each for each in model.modules() if isinstance(each, LoraLayer)]
+    with torch.device("meta"):
+        plain: Any = type(model)(copy.deepcopy(model.config))
+        for name, config in getattr(model.base_model, "peft_config", {}).items():
+            inject_adapter_in_model(config, plain.base_model, name)
+    for part in plain.modules():
+        if isinstance(part, LoraLayer):
+            part.set_adapter(adapted[0].active_adapters)
+    if weights:
+        plain.load_state_dict(weights, assign=True)
+        plain.tie_weights()
+    return plain
 
 
 def _entering(root: nn.Module, compute: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningModule
 from torch import Tensor
 
 from lit_rlhf.data.batches import ResponseBatch
@@ -12,11 +11,12 @@ from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import masked_mean
 from lit_rlhf.networks.backbone import export
+from lit_rlhf.networks.module import NetworkModule
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.policy_network import PolicyNetwork
 
 
-class SFTModule(LightningModule):
+class SFTModule(NetworkModule):
     """Learns to answer like the chosen responses: mean negative log-likelihood per response token.
 
     Prompt tokens carry no loss.
@@ -43,6 +43,7 @@ class SFTModule(LightningModule):
         """Load the network; called by the Trainer, again on resume."""
         if self.network is None:
             self.network = PolicyNetwork(self.path).train()  # loading leaves dropout off
+            self.split(self.network)
 
     def loss(self, batch: ResponseBatch) -> Tensor:
         """Mean negative log-likelihood of the response tokens."""
@@ -51,13 +52,14 @@ class SFTModule(LightningModule):
 
     def training_step(self, batch: ResponseBatch, batch_idx: int) -> Tensor:
         """One step on a batch of demonstrations."""
-        loss = self.loss(batch)
-        self.log("train/loss", loss, prog_bar=True, batch_size=self._tokens(batch))
+        loss = self.shared(self.loss(batch), batch, self._tokens(batch))
+        self.log("train/loss", loss, prog_bar=True, batch_size=self._tokens(batch), sync_dist=True)
         return loss
 
     def validation_step(self, batch: ResponseBatch, batch_idx: int) -> None:
         """Log the loss per token and the perplexity it amounts to."""
-        self.log("val/loss", self.loss(batch), prog_bar=True, batch_size=self._tokens(batch), sync_dist=True)
+        loss = self.shared(self.loss(batch), batch, self._tokens(batch))
+        self.log("val/loss", loss, prog_bar=True, batch_size=self.total(self._tokens(batch)), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Perplexity from the mean over all tokens, not a mean of batch perplexities."""
@@ -78,4 +80,4 @@ class SFTModule(LightningModule):
 
     @staticmethod
     def _tokens(batch: ResponseBatch) -> int:
-        return int(batch.sequences.response_length.sum())
+        return 0 if batch.idle else int(batch.sequences.response_length.sum())

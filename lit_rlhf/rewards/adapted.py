@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from lightning import LightningModule
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from lit_rlhf.data.errors import DataError
@@ -11,10 +11,11 @@ from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.backbone import ensure_pad_token, fingerprint
+from lit_rlhf.networks.module import NetworkModule
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
 
 
-class AdaptedModule(LightningModule):
+class AdaptedModule(NetworkModule):
     """Trains all weights, or low-rank adapters beside frozen ones; checkpoints then hold no frozen weights.
 
     Subclasses build ``network``, which holds its transformers model as ``model``, in ``configure_model``, and hand the
@@ -73,7 +74,9 @@ class AdaptedModule(LightningModule):
         checkpoint["lora"] = self._adapters()
         frozen = {name for name, each in self.named_parameters(remove_duplicate=False) if not each.requires_grad}
         weights = checkpoint["state_dict"]
-        if "averaging_state" not in checkpoint:
+        # A checkpoint in parts is read into all weights of the module, so it needs them all, too.
+        in_parts = any(isinstance(value, DTensor) for value in weights.values())
+        if "averaging_state" not in checkpoint and not in_parts:
             checkpoint["state_dict"] = {name: value for name, value in weights.items() if name not in frozen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

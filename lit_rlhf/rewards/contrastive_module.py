@@ -12,6 +12,9 @@ from lit_rlhf.functional import simcse_loss, swav_loss
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.dropout import add_dropout
 from lit_rlhf.networks.optimizer import Optimizer
+from lit_rlhf.networks.reward_network import RewardNetwork
+from lit_rlhf.networks.sharding import split_like, whole
+from lit_rlhf.networks.shares import rows_of_all
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
 
 _BETA = {("simcse", "pairs"): 1.0, ("simcse", "differences"): 1.0, ("swav", "pairs"): 0.1, ("swav", "differences"): 0.5}
@@ -26,7 +29,8 @@ class ContrastiveRewardModule(ScalarRewardModule):
     dropout of their own, are given it.
 
     Source: Wang et al. 2024, "Secrets of RLHF in Large Language Models Part II: Reward Modeling" (arXiv 2401.06080),
-    section 3. Their verdict: gains are small and steady, and SimCSE on pairs is best.
+    section 3. Their verdict: gains are small and steady, and SimCSE on pairs is best. On several processes a response
+    is told apart from those of all.
 
     Args:
         model: Hugging Face directory or Hub id to start from: a language model, or a scalar model to go on with.
@@ -80,35 +84,37 @@ class ContrastiveRewardModule(ScalarRewardModule):
                 hint = "Numbers are above 0, beta may be 0, dropout is below 1, and there are at least 2 prototypes."
                 raise DataError(f"is {value}", f"ContrastiveRewardModule, {option}", hint)
 
-    def configure_model(self) -> None:
-        """Build the network with dropout, and the prototypes."""
-        if self.network is not None:
-            return
-        super().configure_model()
-        add_dropout(self.network.model, self.dropout)  # type: ignore[union-attr]
+    def finish(self, network: RewardNetwork) -> None:
+        """Add the dropout and the prototypes."""
+        add_dropout(network.model, self.dropout)
+        super().finish(network)
         if self.objective == "swav":
-            hidden = self.network.head.in_features  # type: ignore[union-attr]
             # Of length 1, since an optimiser's step changes the direction of a longer one less.
-            self.prototypes = nn.Parameter(F.normalize(torch.randn(self.clusters, hidden), dim=1))  # (K, H)
+            prototypes = F.normalize(torch.randn(self.clusters, network.head.in_features), dim=1)  # (K, H)
+            self.prototypes = nn.Parameter(split_like(prototypes, network.head.weight))
 
     def training_loss(self, batch: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Reward loss plus β times contrastive loss, and the scores, mean of both views, each ``(N,)``."""
         views = [self.features(batch) for _ in range(2)]  # (2 N, H) each, under other masks
         scores = [self.scores(view) for view in views]
-        reward_loss = torch.stack([self.loss(*each, batch) for each in scores]).mean()
-        contrastive_loss = self.contrastive_loss(*views)
+        reward_loss = self.shared(torch.stack([self.loss(*each, batch) for each in scores]).mean(), batch)
+        contrastive_loss = self.contrastive_loss(*(view[: 2 * batch.counted] for view in views))
         losses = {"train/reward_loss": reward_loss.detach(), "train/contrastive_loss": contrastive_loss.detach()}
-        self.log_dict(losses, batch_size=len(batch))
+        self.log_dict(losses, batch_size=len(batch), sync_dist=True)
         chosen, rejected = (torch.stack(side).mean(0) for side in zip(*scores, strict=True))
         return reward_loss + self.beta * contrastive_loss, chosen, rejected
 
     def contrastive_loss(self, first: Tensor, second: Tensor) -> Tensor:
-        """The contrastive loss of two views ``(2 N, H)``, chosen responses before the rejected ones."""
+        """The contrastive loss of two views ``(2 N, H)``, chosen responses before the rejected ones.
+
+        Of several processes, each gives its own pairs, and the loss compares those of all.
+        """
         if self.contrast == "differences":
             first, second = (_differences(view) for view in (first, second))
+        first, second = rows_of_all(first), rows_of_all(second)
         if self.objective == "simcse":
             return simcse_loss(first, second, self.temperature)
-        return swav_loss(first, second, self.prototypes, self.temperature, self.epsilon, self.iterations)
+        return swav_loss(first, second, whole(self.prototypes), self.temperature, self.epsilon, self.iterations)
 
 
 def _differences(view: Tensor) -> Tensor:

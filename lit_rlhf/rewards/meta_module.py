@@ -8,10 +8,13 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.utils import get_total_norm
 
-from lit_rlhf.data.batches import PairBatch
+from lit_rlhf.data.batches import PairBatch, Sequences
 from lit_rlhf.data.store import Store
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.optimizer import Optimizer
+from lit_rlhf.networks.sharding import whole
+from lit_rlhf.networks.shares import share
+from lit_rlhf.networks.together import processes, rank
 from lit_rlhf.rewards.samples import PolicySamples, mean_difference
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
 
@@ -35,7 +38,7 @@ class MetaRewardModule(ScalarRewardModule):
         inner_lr: η. A plain step of the paper's size hardly moves a small model.
         inner_step: What η multiplies: ``plain`` the gradient, ``unit`` the gradient scaled to length 1, ``relative``
             that times the length of the parameters, so that η is the share by which they move.
-        inner_batch_size: Prompts whose samples make one inner step.
+        inner_batch_size: Prompts per process whose samples make one inner step.
         max_grad_norm: Clipping of the outer gradient; 0 turns it off.
         seed: Of the order of the samples.
     """
@@ -62,9 +65,8 @@ class MetaRewardModule(ScalarRewardModule):
     def on_fit_start(self) -> None:
         """Read and tokenise the samples."""
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.samples = PolicySamples(
-            self.samples_path, datamodule.renderer, self.inner_batch_size, datamodule.max_length, self.seed
-        )
+        together = self.inner_batch_size * processes()
+        self.samples = PolicySamples(self.samples_path, datamodule.renderer, together, datamodule.max_length, self.seed)
         told = f"samples: {len(self.samples.prompts):,} prompts, {self.samples.alike:,} left out with one response only"
         rank_zero_info(told)
 
@@ -94,13 +96,13 @@ class MetaRewardModule(ScalarRewardModule):
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr]
         self.log_training(loss, chosen, rejected, batch)
-        self.log("train/difference", difference, batch_size=len(batch))
+        self.log("train/difference", difference, batch_size=len(batch), sync_dist=True)
 
     def _move_up(self) -> tuple[list[tuple[Parameter, Tensor]], Tensor]:
         """The inner step; returns the parameters with their values before it, and J."""
-        step = self.global_step * self.trainer.world_size + self.global_rank
-        sequences, counts = self.samples.batch(step)  # type: ignore[union-attr]
+        sequences, counts, weight = self._own_samples()
         difference = mean_difference(self.network(sequences.to(self.device)), counts)  # type: ignore[misc]
+        difference = difference * share(weight, self.device)
         self.manual_backward(difference)
         moved = [parameter for parameter in self.parameters() if parameter.grad is not None]
         with torch.no_grad():
@@ -111,8 +113,16 @@ class MetaRewardModule(ScalarRewardModule):
                 parameter.grad = None
         return before, difference.detach()
 
+    def _own_samples(self) -> tuple[Sequences, list[int], int]:
+        """This process's part of the step's samples, the number of each prompt's, and how many prompts count."""
+        sequences, counts = self.samples.batch(self.global_step)  # type: ignore[union-attr]
+        first, end = (len(counts) * each // processes() for each in (rank(), rank() + 1))
+        begin, stop = (first, end) if end > first else (0, 1)  # without prompts of its own it takes part with another's
+        rows = slice(sum(counts[:begin]), sum(counts[:stop]))
+        return sequences[rows] if processes() > 1 else sequences, counts[begin:stop], end - first
+
     def _scale(self, parameters: list[Parameter]) -> Tensor | float:
         if self.inner_step == "plain":
             return 1.0
-        length = get_total_norm([parameter.grad for parameter in parameters]).clamp(min=1e-12)  # type: ignore[misc]
-        return (get_total_norm(parameters) if self.inner_step == "relative" else 1.0) / length
+        length = whole(get_total_norm([parameter.grad for parameter in parameters])).clamp(min=1e-12)  # type: ignore[misc]
+        return (whole(get_total_norm(parameters)) if self.inner_step == "relative" else 1.0) / length

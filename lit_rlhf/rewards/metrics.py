@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lit_rlhf.networks.together import rank
+
 
 class PairwiseAccuracy(Metric):
     """Share of pairs whose chosen response scores higher, with Wilson's 95 % interval; equal scores count half."""
@@ -159,18 +161,20 @@ class FeatureSeparation(Metric):
     both ways round. Features that do not differ give about 0, which a d′ along its own direction would not.
 
     Args:
-        limit: Pairs kept per process; further ones are not looked at.
+        limit: Pairs that are looked at: the first ones.
     """
 
     full_state_update = False
     chosen: list[Tensor]
     rejected: list[Tensor]
+    places: list[Tensor]
 
     def __init__(self, limit: int = 1000) -> None:
         super().__init__()
         self.limit = limit
         self.add_state("chosen", [], dist_reduce_fx="cat")
         self.add_state("rejected", [], dist_reduce_fx="cat")
+        self.add_state("places", [], dist_reduce_fx="cat")  # of the pairs, among those of all processes
 
     def update(self, chosen: Tensor, rejected: Tensor) -> None:
         """Keep features ``(N, H)`` of the chosen and the rejected responses."""
@@ -178,13 +182,17 @@ class FeatureSeparation(Metric):
         if room > 0:
             self.chosen.append(chosen[:room].detach().float())
             self.rejected.append(rejected[:room].detach().float())
+            row = torch.arange(len(self.chosen[-1]), device=chosen.device)
+            self.places.append((self._update_count * 2**16 + rank()) * 2**16 + row)
 
     def features(self) -> tuple[Tensor, Tensor]:
-        """The features that were kept, each ``(N, H)``."""
-        first, second = (
-            torch.cat(list(each)) if not isinstance(each, Tensor) else each for each in (self.chosen, self.rejected)
+        """The features that were kept, each ``(N, H)``, in the order that one process would have seen them in."""
+        first, second, places = (
+            torch.cat(list(each)) if not isinstance(each, Tensor) else each
+            for each in (self.chosen, self.rejected, self.places)
         )
-        return first, second
+        order = places.argsort()[: self.limit]
+        return first[order], second[order]
 
     def compute(self) -> float:
         """d′; NaN with fewer than eight pairs."""

@@ -42,6 +42,10 @@ class PairMetrics(nn.Module):
         self, chosen: Tensor, rejected: Tensor, batch: PairBatch, features: tuple[Tensor, Tensor] | None = None
     ) -> None:
         """Count one batch of scores, each ``(N,)``, and the features ``(N, H)`` that they were read off."""
+        if features is not None:
+            self.separation.update(*(side[: batch.counted] for side in features))
+        if batch.idle:
+            return
         difference = chosen - rejected
         gap = (batch.chosen.length - batch.rejected.length).float()
         truth = batch.chosen_is_better
@@ -54,8 +58,6 @@ class PairMetrics(nn.Module):
         self.by_strength.update(difference, batch.strength)
         self.by_length_gap.update(difference, gap)
         self.calibration.update(difference)
-        if features is not None:
-            self.separation.update(*features)
         lengths = torch.cat([batch.chosen.response_length, batch.rejected.response_length])
         self.scores.update(torch.cat([chosen, rejected]))
         self.score_length.update(torch.cat([chosen, rejected]).float(), lengths.float())

@@ -43,7 +43,12 @@ class ScalarRewardModule(AdaptedModule):
         self.network = RewardNetwork(self.path).train()  # loading leaves dropout off
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.adapt(self.network.model, datamodule.renderer)
+        self.finish(self.network)
         self.metrics = PairMetrics(datamodule.source_names, datamodule.val_rows)
+
+    def finish(self, network: RewardNetwork) -> None:
+        """Split the network, which is complete; a variant may add to it before."""
+        self.split(network)
 
     # ------------------------------------------------------------------ the loss
 
@@ -61,9 +66,9 @@ class ScalarRewardModule(AdaptedModule):
         return bradley_terry_loss(chosen, rejected, batch.margin, batch.target)
 
     def training_loss(self, batch: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """The training loss, and the scores ``(N,)`` of chosen and rejected responses; a variant overrides this."""
+        """The training loss, shared, and the scores ``(N,)`` of both responses; a variant overrides this."""
         chosen, rejected = self.scores(self.features(batch))
-        return self.loss(chosen, rejected, batch), chosen, rejected
+        return self.shared(self.loss(chosen, rejected, batch), batch), chosen, rejected
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """One step on a batch of pairs."""
@@ -74,8 +79,8 @@ class ScalarRewardModule(AdaptedModule):
     def log_training(self, loss: Tensor, chosen: Tensor, rejected: Tensor, batch: PairBatch) -> None:
         """Log loss and accuracy, on the labels as they were read: a flip changes what is learned, not what is said."""
         right = (chosen > rejected) != batch.flipped
-        metrics = {"train/loss": loss.detach(), "train/accuracy": right.float().mean()}
-        self.log_dict(metrics, prog_bar=True, batch_size=len(batch))
+        metrics = {"train/loss": loss.detach(), "train/accuracy": self.shared(right.float().mean(), batch)}
+        self.log_dict(metrics, prog_bar=True, batch_size=len(batch), sync_dist=True)
 
     # ------------------------------------------------------------------ measuring
 
@@ -83,7 +88,8 @@ class ScalarRewardModule(AdaptedModule):
         """Count one batch."""
         features = self.features(batch)
         chosen, rejected = self.scores(features)
-        self.log("val/loss", self.loss(chosen, rejected, batch), batch_size=len(batch), sync_dist=True)
+        loss = self.shared(self.loss(chosen, rejected, batch), batch)
+        self.log("val/loss", loss, batch_size=self.total(batch.counted), sync_dist=True)
         good, bad = features.chunk(2)
         self.metrics.update(chosen, rejected, batch, (good, bad))
 
@@ -99,8 +105,8 @@ class ScalarRewardModule(AdaptedModule):
     def predict_step(self, batch: PairBatch, batch_idx: int) -> list[tuple[str, float]]:
         """Hash of each pair, and by how much its chosen response outscores the rejected one."""
         chosen, rejected = self.scores(self.features(batch))
-        hashes = [record.pair_hash for record in batch.records]
-        return list(zip(hashes, (chosen - rejected).tolist(), strict=True))
+        hashes = [record.pair_hash for record in batch.records[: batch.counted]]
+        return list(zip(hashes, (chosen - rejected)[: batch.counted].tolist(), strict=True))
 
     # ------------------------------------------------------------------ Lightning's hooks
 

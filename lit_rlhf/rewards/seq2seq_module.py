@@ -81,6 +81,7 @@ class Seq2SeqRewardModule(AdaptedModule):
         self.adapt(self.network.model, self.renderer)
         if self.lora is not None:
             self.network.model.get_output_embeddings().requires_grad_(False)  # type: ignore[operator]
+        self.split(self.network)
         self.scored = PairMetrics(datamodule.source_names, datamodule.val_rows)
         self.by_matches, self.by_likelihood = PairwiseAccuracy(), PairwiseAccuracy()
         self.kept, self.copied = PairwiseAccuracy(), PairwiseAccuracy()
@@ -108,24 +109,25 @@ class Seq2SeqRewardModule(AdaptedModule):
     # ------------------------------------------------------------------ the loss
 
     def loss(self, batch: PairBatch) -> Tensor:
-        """Mean negative log-likelihood per target token over correction and identity examples."""
+        """Mean negative log-likelihood per target token over correction and identity examples, shared."""
         targets = batch.chosen.response_lists()
         if not self.identity_weight:
             alone: Rewriting = self.network(batch.rejected, targets)  # type: ignore[misc]
-            return self._weighted([(self.correction_weight, alone)])
+            return self._weighted([(self.correction_weight, alone)], batch)
         both: Rewriting = self.network(batch.rejected.joined(batch.chosen), targets * 2)  # type: ignore[misc]
         correction, identity = both[: len(batch)], both[len(batch) :]
-        return self._weighted([(self.correction_weight, correction), (self.identity_weight, identity)])
+        return self._weighted([(self.correction_weight, correction), (self.identity_weight, identity)], batch)
 
-    def _weighted(self, examples: list[tuple[float, Rewriting]]) -> Tensor:
+    def _weighted(self, examples: list[tuple[float, Rewriting]], batch: PairBatch) -> Tensor:
         total = sum(weight * torch.where(each.mask, -each.logprobs, 0.0).sum() for weight, each in examples)
         tokens = sum(weight * each.mask.sum() for weight, each in examples)
-        return torch.as_tensor(total / torch.as_tensor(tokens).clamp(min=1e-8))
+        mean = torch.as_tensor(total / torch.as_tensor(tokens).clamp(min=1e-8))
+        return self.shared(mean, batch, tokens)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """One step on a batch of pairs."""
         loss = self.loss(batch)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch), sync_dist=True)
         return loss
 
     # ------------------------------------------------------------------ measuring
@@ -138,12 +140,16 @@ class Seq2SeqRewardModule(AdaptedModule):
         written: Rewriting = self.network(asked, good + bad + good)  # type: ignore[misc]
         kept = written[: 2 * n]
         examples = [(self.identity_weight, written[:n]), (self.correction_weight, written[2 * n :])]
-        self.log("val/loss", self._weighted(examples), batch_size=n, sync_dist=True)
+        self.log("val/loss", self._weighted(examples, batch), batch_size=self.total(batch.counted), sync_dist=True)
         lengths = kept.mask.sum(1)
         # Whole numbers until the division: equal scores are exactly equal, and count as ties.
         rewards = seq2seq_token_rewards(kept.target, kept.predicted, kept.mask, normalize=False).sum(1) / lengths
         chosen, rejected = rewards.chunk(2)
         self.scored.update(chosen, rejected, batch)
+        if batch_idx == 0 and self.number_of_corrections:
+            self.corrections = self.write_corrections(batch)
+        if batch.idle:
+            return
         for metric, values in (
             (self.by_matches, kept.matches.sum(1) / lengths),
             (self.by_likelihood, torch.where(kept.mask, kept.logprobs, 0.0).sum(1) / lengths),
@@ -152,8 +158,6 @@ class Seq2SeqRewardModule(AdaptedModule):
             metric.update(first - second)
         for metric, part in ((self.kept, kept[:n]), (self.copied, kept[n:])):
             metric.update(part.matches[part.mask].float() - 0.5)  # one entry per token: the share is a rate
-        if batch_idx == 0 and self.number_of_corrections:
-            self.corrections = self.write_corrections(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the shares with their intervals."""

@@ -128,5 +128,5 @@ def test_checkpoints_are_never_fetched_from_elsewhere(lit, tiny_model, tmp_path,
 
 def test_a_strategy_that_would_split_nothing_is_refused(lit, tiny_model, tmp_path):
     strategy = {"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}
-    with pytest.raises(DataError, match="split their networks"):
+    with pytest.raises(DataError, match="products are not split"):
         lit("fit", tmp_path, options(tiny_model, strategy=strategy))

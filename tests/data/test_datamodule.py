@@ -364,7 +364,7 @@ def test_other_data_may_be_measured_on_but_not_trained_on(tiny_model, command):
     module.load("pairs", tiny_model)
     other = PreferenceDataModule(Listed(numbered(range(12))))
     other.load("pairs", tiny_model)
-    other.trainer = SimpleNamespace(state=SimpleNamespace(fn=command))
+    other.trainer = SimpleNamespace(state=SimpleNamespace(fn=command), global_rank=0, world_size=1)
     if command == "validate":
         other.load_state_dict(module.state_dict())
     else:

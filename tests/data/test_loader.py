@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_rlhf.data.loader import BucketBatchSampler, make_loader
+from lit_rlhf.data.loader import BucketBatchSampler, Idle, make_loader
 
 LENGTHS = [Random(0).randint(1, 60) for _ in range(23)]  # 6 batches of 4, the last one of 3
 
@@ -85,16 +85,24 @@ def test_without_shuffling_rows_keep_their_order():
 @given(
     rows=st.integers(1, 40), size=st.integers(1, 5), world=st.integers(1, 6), shuffle=st.booleans(), seed=st.integers()
 )
-def test_processes_take_equally_many_batches_and_cover_all_together(rows, size, world, shuffle, seed):
+def test_processes_see_step_by_step_what_one_with_larger_batches_sees(rows, size, world, shuffle, seed):
     lengths = [(7 * i) % 13 + 1 for i in range(rows)]
     samplers = [BucketBatchSampler(lengths, size, shuffle, seed, rank=rank, world_size=world) for rank in range(world)]
     parts = [list(sampler) for sampler in samplers]
-    alone = list(BucketBatchSampler(lengths, size, shuffle, seed))
-    assert {len(part) for part in parts} == {len(sampler) for sampler in samplers} == {-(-len(alone) // world)}
-    # Read step by step, the processes together follow the order of one process.
-    together = [batch for step in zip(*parts, strict=True) for batch in step]
-    assert together[: len(alone)] == alone
-    assert all(batch in alone for batch in together)
+    alone = list(BucketBatchSampler(lengths, size * world, shuffle, seed))
+    assert {len(part) for part in parts} == {len(sampler) for sampler in samplers} == {len(alone)}
+    for together, step in zip(alone, zip(*parts, strict=True), strict=True):
+        counted = [part for part in step if not isinstance(part, Idle)]
+        assert [row for part in counted for row in part] == together
+        assert max(map(len, counted)) - min(map(len, counted)) <= 1
+        assert all(len(part) == 1 and part[0] in together for part in step if isinstance(part, Idle))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_idle_rows_arrive_as_such(workers):
+    sampler = BucketBatchSampler([1] * 9, 2, shuffle=False, rank=0, world_size=4)  # 8 rows, and 1 for the last rank
+    loader = make_loader(list(range(9)), sampler, lambda rows: (list(rows), isinstance(rows, Idle)), workers)
+    assert list(loader) == [([0, 1], False), ([8], True)]
 
 
 # ---------------------------------------------------------------------- resuming by hand

@@ -17,7 +17,13 @@ def sequences(rows=ROWS) -> Sequences:
 
 def numbers(policy: PolicyNetwork, critic: RewardNetwork, rows: Sequences) -> dict:
     """Outputs and gradients of all that the networks compute."""
-    outputs = [policy(rows), *policy.predictions(rows), *policy.with_entropy(rows), critic(rows), critic(rows, values=True)]
+    outputs = [
+        policy(rows),
+        *policy.predictions(rows),
+        *policy.with_entropy(rows),
+        critic(rows),
+        critic(rows, values=True),
+    ]
     outputs += [critic.token_scores(rows), critic.score(critic.features(rows))]
     mask = rows.response_mask
     total = sum((x[mask] if x.dim() == 2 else x).float().sum() for x in outputs)

@@ -1,0 +1,52 @@
+"""What every module that trains one network shares: it works on several processes as on one."""
+
+import os
+import random
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+
+from lit_rlhf.data.batches import Loaded
+from lit_rlhf.networks.sharding import split
+from lit_rlhf.networks.shares import share
+from lit_rlhf.networks.together import processes, sum_of_all
+
+
+class NetworkModule(LightningModule):
+    """A LightningModule whose losses are means over rows or tokens.
+
+    With W processes and B rows each, losses, gradients and metrics are those of one process with W · B rows; only
+    dropout draws other numbers. Networks are split where the strategy asks for it.
+    """
+
+    def split(self, network: nn.Module) -> None:
+        """Split a network over the processes if the strategy is FSDP2; called at the end of ``configure_model``."""
+        if isinstance(getattr(self._trainer, "strategy", None), ModelParallelStrategy):
+            assert self.device_mesh is not None
+            split(network, self.device_mesh["data_parallel"], bf16=self.trainer.precision == "bf16-mixed")
+
+    def shared(self, value: Tensor, batch: Loaded, weight: Tensor | float | None = None) -> Tensor:
+        """A mean over the batch, such that its average over the processes is the mean over the rows of all.
+
+        Args:
+            value: The mean of this process's rows.
+            batch: The rows.
+            weight: What the mean divides by: tokens, for example; None takes the rows.
+        """
+        if processes() == 1:
+            return value
+        own = 0.0 if batch.idle else len(batch) if weight is None else weight
+        return value * share(own, value.device)
+
+    def total(self, count: int) -> int:
+        """The sum of the processes' counts, for ``batch_size`` of ``log``: Lightning rounds means of unequal ones."""
+        return count if processes() == 1 else int(sum_of_all(torch.tensor([count], device=self.device)))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Several processes drop different things, and the same again in a run that was resumed."""
+        if processes() > 1:
+            place = f"{os.environ.get('PL_GLOBAL_SEED')} {self.trainer.global_step} {batch_idx} {self.global_rank}"
+            torch.manual_seed(random.Random(place).getrandbits(63))

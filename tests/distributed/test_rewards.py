@@ -1,0 +1,129 @@
+"""SFT and reward modules on two processes: the numbers of one process whose batches are twice as large."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from lit_rlhf.data.store import Store
+from lit_rlhf.world import WorldDemonstrations, WorldPrompts
+
+STRATEGIES = {
+    "ddp": {"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {"process_group_backend": "gloo"}},
+    "fsdp2": {
+        "class_path": "lightning.pytorch.strategies.ModelParallelStrategy",
+        "init_args": {
+            "data_parallel_size": 2,
+            "tensor_parallel_size": 1,
+            "save_distributed_checkpoint": False,
+            "process_group_backend": "gloo",
+        },
+    },
+}
+LORA = {"r": 2, "alpha": 4.0}
+
+
+def options(module: str, folder: Path, batch_size: int, **init) -> dict:
+    kind = "policy" if module == "SFTModule" else "rewards"
+    optimizer = {"lr": 1e-3, "warmup": 0.0, "schedule": "constant"}
+    return {
+        "model": {"class_path": f"lit_rlhf.{kind}.{module}", "init_args": {"optimizer": optimizer, **init}},
+        "data": {
+            "sources": [{"class_path": "lit_rlhf.world.WorldPairs", "init_args": {"size": 17, "seed": 1}}],
+            "val_sources": [{"class_path": "lit_rlhf.world.WorldPairs", "init_args": {"size": 9, "seed": 2}}],
+            "batch_size": batch_size,
+            "val_batch_size": batch_size,
+            "max_length": 256,
+        },
+        "trainer": {"max_epochs": 1, "log_every_n_steps": 1, "gradient_clip_val": 0.5},
+        "export": {"directory": str(folder / "export")},
+    }
+
+
+def fit(folder: Path, settings: dict, strategy: str | None = None) -> list[dict]:
+    """Run a stage in this process, alone or as one of two; returns the lines of its history."""
+    from lit_rlhf.cli.stage import run_stage
+
+    quiet = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+    several = {} if strategy is None else {"devices": 2, "strategy": STRATEGIES[strategy]}
+    trainer = {**settings["trainer"], "default_root_dir": str(folder), **quiet, **several}
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / f"options{strategy}.yaml"
+    config.write_text(json.dumps({**settings, "trainer": trainer}))
+    run_stage(["fit", "-c", str(config)])
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+CASES = {
+    "sft": ("SFTModule", {}),
+    "scalar": ("ScalarRewardModule", {}),
+    "scalar_lora": ("ScalarRewardModule", {"lora": LORA}),
+    "simcse": ("ContrastiveRewardModule", {"dropout": 1e-9}),
+    "swav": ("ContrastiveRewardModule", {"dropout": 1e-9, "objective": "swav", "contrast": "differences"}),
+    "meta": ("MetaRewardModule", {"inner_lr": 0.01, "inner_step": "relative"}),
+    "seq2seq": ("Seq2SeqRewardModule", {"examples": 1}),
+}
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory) -> str:
+    """What MetaRM learns from: three prompts with two answers each."""
+    store = Store(tmp_path_factory.mktemp("meta") / "samples")
+    store.begin({"policy": "some"})
+    words = [record.chosen for record in WorldDemonstrations(6).records()]
+    rows = [
+        {
+            "messages": [{"role": message.role, "content": message.content} for message in record.prompt],
+            "responses": words[2 * number : 2 * number + 2],
+            "truncated": [False, False],
+            "scores": None,
+        }
+        for number, record in enumerate(WorldPrompts(3).records())
+    ]
+    store.write_part(0, rows)
+    store.finish(1)
+    return str(store.directory)
+
+
+@pytest.fixture(scope="session")
+def alone(tiny_model, samples, tmp_path_factory):
+    """History and exported weights of one process whose batches are twice as large, for each case."""
+    known = {}
+
+    def run(case: str) -> tuple[list[dict], dict]:
+        if case not in known:
+            folder = tmp_path_factory.mktemp(case)
+            known[case] = fit(folder, settings(case, folder, 8, tiny_model, samples)), weights(folder)
+        return known[case]
+
+    return run
+
+
+def settings(case: str, folder: Path, batch_size: int, model: str, samples: str) -> dict:
+    module, init = CASES[case]
+    init = {"model": model, **init}
+    given = options(module, folder, batch_size, **init)
+    if case == "meta":
+        given["model"]["init_args"] |= {"samples": samples, "inner_batch_size": batch_size // 4, "max_grad_norm": 0.5}
+        del given["trainer"]["gradient_clip_val"]
+    return given
+
+
+def weights(folder: Path) -> dict:
+    return load_file(folder / "export" / "model.safetensors")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one_with_larger_batches(case, strategy, pair, alone, tiny_model, samples, tmp_path):
+    """Seventeen rows in steps of eight, eight and one: in the last one a process is idle."""
+    expected, trained = alone(case)
+    lines, _ = pair.run(fit, tmp_path, settings(case, tmp_path, 4, tiny_model, samples), strategy)
+    assert len(lines) == len(expected) == 4
+    for ours, theirs in zip(lines, expected, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5, rel=1e-5)
+    for name, weight in weights(tmp_path).items():
+        difference = (weight - trained[name]).abs()  # AdamW makes much of the sign of gradients near zero
+        assert difference.mean() < 1e-6
+        assert difference.max() < 2e-4
