@@ -17,6 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_rlhf.cli.faults import Terminated
+from lit_rlhf.cli.shards import read_checkpoint, written_by
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.backbone import replace_directory
 
@@ -172,24 +173,14 @@ def check_checkpoint(path: str, model: dict[str, Any], resume: bool) -> None:
     Paths among the options are not compared: a model may have moved, and fingerprints tell whether it is the same.
 
     Args:
-        path: The checkpoint's file.
+        path: The checkpoint's file or folder.
         model: The options of this run's model, as `model_options` gives them.
         resume: Whether training goes on from it; otherwise only the kind of module counts.
 
     Raises:
         DataError: With every option that differs.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        callbacks = checkpoint["callbacks"]
-    except OSError as error:
-        hint = "A run writes its last one to checkpoints/last.ckpt in its folder."
-        raise DataError(f"cannot be read: {error.strerror or error}", f"checkpoint {path}", hint) from None
-    except Exception as error:  # whatever unpickling some other file raises
-        raise DataError(
-            f"is no checkpoint: {type(error).__name__}", path, "Name a file of a checkpoints folder."
-        ) from None
-    saved = callbacks.get("SaveConfig", {}).get("model")
+    saved = read_checkpoint(path, weights=False)["callbacks"].get("SaveConfig", {}).get("model")
     if resume:
         _check_bytes(path)
     if saved is None:
@@ -202,6 +193,26 @@ def check_checkpoint(path: str, model: dict[str, Any], resume: bool) -> None:
     if differing:
         hint = "Resume with the same model options, or start a new run without --ckpt_path."
         raise DataError("was written with other model options\n" + "\n".join(differing), f"checkpoint {path}", hint)
+
+
+def check_strategy(path: str, strategy: object) -> None:
+    """Refuse a checkpoint that was written in parts if the strategy cannot put them together.
+
+    Any number of processes may go on from one that it can: each reads what it needs. Files suit every strategy.
+
+    Args:
+        path: File or folder.
+        strategy: That of the run which is to go on from there.
+
+    Raises:
+        DataError: Names the strategies.
+    """
+    writer = written_by(path)
+    if writer is None or any(each.__name__ == writer for each in type(strategy).__mro__):
+        return
+    message = f"was written in parts by {writer}, and {type(strategy).__name__} cannot put them together"
+    hint = f"Go on with {writer} on any number of devices, or start from the model that `lit-rlhf export` makes of it."
+    raise DataError(message, f"checkpoint {path}", hint)
 
 
 def _check_bytes(path: str) -> None:

@@ -50,10 +50,13 @@ def read_checkpoint(path: str, weights: bool = True) -> dict[str, Any]:
         DataError: If it cannot be read, is something else, or holds anything but tensors and plain values.
     """
     try:
-        if not is_folder(path):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        content = torch.load(Path(path) / "meta.pt", map_location="cpu", weights_only=True)
-        return {**content, "state_dict": _read_folder(path, weights)}
+        if is_folder(path):
+            content = torch.load(Path(path) / "meta.pt", map_location="cpu", weights_only=True)
+            content["state_dict"] = _read_folder(path, weights)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content["callbacks"].get("SaveConfig")
+        return content
     except OSError as error:
         hint = "A run writes its last one to checkpoints/last.ckpt in its folder."
         raise DataError(f"cannot be read: {error.strerror or error}", f"checkpoint {path}", hint) from None

@@ -14,7 +14,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lit_rlhf import policy, rewards  # noqa: F401  makes their classes known by name
 from lit_rlhf.cli.callbacks import Export, Generations, History, Progress, SaveConfig
-from lit_rlhf.cli.checkpoints import Checkpoint, RandomState, check_checkpoint, model_options
+from lit_rlhf.cli.checkpoints import Checkpoint, RandomState, check_checkpoint, check_strategy, model_options
+from lit_rlhf.cli.lineage import job_type
 from lit_rlhf.cli.panel import Panel
 from lit_rlhf.cli.parser import PlainLightningParser
 from lit_rlhf.cli.tracking import Wandb, finish
@@ -67,6 +68,10 @@ class StageCLI(LightningCLI):
             hint = "Give 1, and the number of all processes as data_parallel_size; see configs/trainer/fsdp2.yaml."
             where = "option trainer.strategy.init_args.tensor_parallel_size"
             raise DataError(f"is {strategy._tensor_parallel_size}, and products are not split here", where, hint)
+        command = self.config.get("subcommand")
+        path = (self.config[command] if command else self.config).get("ckpt_path")
+        if path is not None and path not in ("best", "hpc"):
+            check_strategy(path, self.trainer.strategy)
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.settle(str(self.trainer.default_root_dir))

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 import torch
+import torch.distributed.checkpoint as parts
 
 from lit_rlhf.cli.commands import dispatch
 from lit_rlhf.data.errors import DataError
@@ -211,3 +212,16 @@ def test_the_screen_says_how_to_go_on(lit, tiny_model, tmp_path, ctrl_c_at, capf
     assert dispatch(["run", str(tmp_path / "x.json.yaml"), "--", "--trainer.logger", "false"]) == 130
     assert "interrupted; the same command goes on from here" in capfd.readouterr().err
     assert (tmp_path / "run" / "sft" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_folder_in_parts_is_looked_into_and_needs_a_strategy_that_puts_parts_together(lit, tiny_model, tmp_path):
+    lit("fit", tmp_path, demonstrations(tiny_model))
+    content = torch.load(last(tmp_path)[1], weights_only=True)
+    folder = tmp_path / "parts.ckpt"
+    parts.save({"state_dict": content.pop("state_dict")}, checkpoint_id=folder, no_dist=True)
+    torch.save(content, folder / "meta.pt")
+    with pytest.raises(DataError, match=r"optimizer\.lr: 0\.001 in the checkpoint, 0\.007 now"):
+        lit("fit", tmp_path, demonstrations(tiny_model, lr=7e-3), "--ckpt_path", str(folder))
+    says = r"in parts by ModelParallelStrategy, and SingleDeviceStrategy cannot[\s\S]*lit-rlhf export"
+    with pytest.raises(DataError, match=says):
+        lit("fit", tmp_path, demonstrations(tiny_model), "--ckpt_path", str(folder))

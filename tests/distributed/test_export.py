@@ -1,0 +1,97 @@
+"""Checkpoints of two processes: exported by one, resumed by another number, or refused with the reason."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lit_rlhf.cli.export import export
+from lit_rlhf.data.errors import DataError
+from tests.distributed.test_rewards import STRATEGIES, fit, options
+
+
+def fit_in_parts(folder: Path, given: dict) -> list[dict]:
+    """As `fit` with FSDP2, whose checkpoints are folders."""
+    arguments = {**STRATEGIES["fsdp2"]["init_args"], "save_distributed_checkpoint": True}
+    STRATEGIES["in_parts"] = {**STRATEGIES["fsdp2"], "init_args": arguments}
+    return fit(folder, given, "in_parts")
+
+
+def settings(folder: Path, batch_size: int, model: str, epochs: int, **more) -> dict:
+    given = options("ScalarRewardModule", folder, batch_size, model=model, **more)
+    given["trainer"]["max_epochs"] = epochs
+    return given
+
+
+def resumed(folder: Path, given: dict, start: Path) -> dict:
+    return {**given, "ckpt_path": str(shutil.copytree(start, folder / "start") / "last.ckpt")}
+
+
+def weights(folder: Path) -> dict:
+    return load_file(folder / "export" / "model.safetensors")
+
+
+def assert_equal(ours: dict, theirs: dict) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], atol=5e-5, rtol=1e-5)  # Adam makes much of tiny gradients
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_model, tmp_path_factory):
+    """One process: after one epoch, and after two without a break."""
+    first, both = (tmp_path_factory.mktemp("alone") for _ in range(2))
+    fit(first, settings(first, 8, tiny_model, 1))
+    return first, both, fit(both, settings(both, 8, tiny_model, 2))
+
+
+@pytest.fixture(scope="module")
+def in_parts(pair, tiny_model, tmp_path_factory) -> Path:
+    """The folder of two processes that wrote their checkpoint in parts after one epoch."""
+    folder = tmp_path_factory.mktemp("in_parts")
+    pair.run(fit_in_parts, folder, settings(folder, 4, tiny_model, 1))
+    assert (folder / "checkpoints" / "last.ckpt" / "meta.pt").is_file()
+    return folder
+
+
+def test_one_process_exports_what_two_wrote_in_parts(in_parts, alone, tmp_path):
+    export(str(in_parts / "checkpoints" / "last.ckpt"), str(tmp_path / "export"))
+    assert_equal(weights(tmp_path), weights(in_parts))
+    assert_equal(weights(tmp_path), weights(alone[0]))
+    for name in ("README.md", "config.json", "tokenizer.json"):
+        assert (tmp_path / "export" / name).read_bytes() == (in_parts / "export" / name).read_bytes()
+
+
+def test_two_processes_go_on_where_one_stopped(pair, alone, tiny_model, tmp_path):
+    first, both, lines = alone
+    given = resumed(tmp_path, settings(tmp_path, 4, tiny_model, 2), first / "checkpoints")
+    found, _ = pair.run(fit, tmp_path, given, "ddp")
+    assert found == [pytest.approx(line, abs=1e-5, rel=1e-5) for line in lines[-len(found) :]]
+    assert_equal(weights(tmp_path), weights(both))
+
+
+def test_one_process_goes_on_where_two_stopped(pair, alone, tiny_model, tmp_path):
+    pair.run(fit, tmp_path / "two", settings(tmp_path / "two", 4, tiny_model, 1), "fsdp2")
+    given = resumed(tmp_path, settings(tmp_path, 8, tiny_model, 2), tmp_path / "two" / "checkpoints")
+    fit(tmp_path, given)
+    assert_equal(weights(tmp_path), weights(alone[1]))
+
+
+def test_one_process_does_not_go_on_from_parts_and_is_told_why(in_parts, tiny_model, tmp_path):
+    given = resumed(tmp_path, settings(tmp_path, 8, tiny_model, 2), in_parts / "checkpoints")
+    with pytest.raises(DataError, match=r"in parts by ModelParallelStrategy, and Single\w+ cannot[\s\S]*export"):
+        fit(tmp_path, given)
+
+
+def test_two_processes_go_on_from_parts(pair, alone, in_parts, tiny_model, tmp_path):
+    given = resumed(tmp_path, settings(tmp_path, 4, tiny_model, 2), in_parts / "checkpoints")
+    pair.run(fit_in_parts, tmp_path, given)
+    assert_equal(weights(tmp_path), weights(alone[1]))
+
+
+def test_another_number_of_rows_per_step_is_refused(alone, tiny_model, tmp_path):
+    given = resumed(tmp_path, settings(tmp_path, 4, tiny_model, 2), alone[0] / "checkpoints")
+    with pytest.raises(DataError, match="8 rows in a step of all processes then, 4 now"):
+        fit(tmp_path, given)
