@@ -136,6 +136,7 @@ FUNCTIONS = {
     "rounds": "lit_rlhf.evaluation.rounds.rounds",
     "strength": "lit_rlhf.evaluation.strength.strength",
     "study": "lit_rlhf.evaluation.study.study",
+    "report": "lit_rlhf.evaluation.report.report",
     "evaluate": "lit_rlhf.evaluation.evaluate.evaluate",
     "plan": "lit_rlhf.cli.memory.plan",
     "sweep": "lit_rlhf.cli.sweep.sweep",

@@ -55,7 +55,7 @@ class Claim:
     @property
     def rows(self) -> set[str]:
         """That row; and S10, whatever is measured on prompts of unseen kinds."""
-        return {self.row, "s10"} if "unseen" in self.effect else {self.row}
+        return rows_of(self.id, self.effect)
 
     def judge(self, measurements: list[Measurement]) -> dict[str, Any]:
         """The claim's row of ``summary.json``. The verdict goes by Student's interval, as its criterion says."""
@@ -77,6 +77,7 @@ class Claim:
             "values": found,
             **beside(found, self.low, self.high),
             "verdict": verdict(low, high, self.low, self.high),
+            "rows": sorted(self.rows),
             "note": self.note,
             "remark": self.remark,
         }
@@ -89,6 +90,17 @@ def verdict(ci_low: float | None, ci_high: float | None, low: float, high: float
     if low < ci_low and ci_high < high:
         return "holds"
     return "does not hold" if ci_high <= low or ci_low >= high else "undecided"
+
+
+def rows_of(claim: str, effect: str) -> set[str]:
+    """The rows of studies that a claim belongs to: that of its id; S10, too, where unseen kinds of prompts are meant.
+
+    Args:
+        claim: Its id.
+        effect: What is measured, in words.
+    """
+    row = claim.split("_")[0]
+    return {row, "s10"} if "unseen" in effect else {row}
 
 
 def beside(values: list[float], low: float | None, high: float | None) -> dict[str, float | None]:
@@ -107,7 +119,10 @@ def beside(values: list[float], low: float | None, high: float | None) -> dict[s
 
 def completed(summary: Summary) -> Summary:
     """A summary of an older version with the figures that it lacks, computed from its values of every seed."""
-    claims = [row | beside(row["values"], row["low"], row["high"]) for row in summary["claims"]]
+    claims = [
+        row | beside(row["values"], row["low"], row["high"]) | {"rows": sorted(rows_of(row["id"], row["measured"]))}
+        for row in summary["claims"]
+    ]
     return summary | {"claims": claims}
 
 

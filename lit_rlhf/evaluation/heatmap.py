@@ -77,10 +77,12 @@ def _colour(value: float, limit: float) -> str:
 
 # ---------------------------------------------------------------------- HTML
 
-_STYLE = """
+_PAGE_STYLE = """
 :root{color-scheme:light}
 body{margin:0 auto;padding:12px 16px;max-width:46rem;background:#fff;color:#111;font:16px/1.9 system-ui,sans-serif}
 h1{font-size:1.1rem;margin:0 0 .5rem}
+"""
+_BODY_STYLE = """
 h2{font-size:.95rem;line-height:1.4;font-weight:600;margin:1.2rem 0 .3rem;white-space:pre-wrap}
 p{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
 b{font-weight:400;padding:2px 0;border-radius:3px;box-shadow:0 0 0 .5px #0004;-webkit-box-decoration-break:clone;
@@ -115,18 +117,31 @@ def heatmap_html(rows: list[TokenRow], heading: str = "") -> Page:
         rows: The responses.
         heading: What stands at the top of the page.
     """
-    limit = _limit(rows)
-    bar = f"linear-gradient(90deg,{_colour(-1, 1)},#fff,{_colour(1, 1)})"
     title = html.escape(heading)
     top = f"<h1>{title}</h1>" if title else ""
-    ends = "".join(f"<span>{text}</span>" for text in _ends(limit))
-    body = "".join(f"<h2>{html.escape(row.title)}</h2><p>{_spans(row, limit)}</p>" for row in rows)
     return Page(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title or 'Tokens'}</title><style>{_STYLE.replace('BAR', bar)}</style></head><body>"
-        f'{top}<div class="scale"></div><div class="ends">{ends}</div><small>{_LEGEND}</small>{body}</body></html>'
+        f"<title>{title or 'Tokens'}</title><style>{_PAGE_STYLE}{heatmap_style()}</style></head><body>"
+        f"{top}{heatmap_body(rows)}</body></html>"
     )
+
+
+def heatmap_style() -> str:
+    """The style of `heatmap_body`, for pages that put it inside a rule of their own."""
+    return _BODY_STYLE.replace("BAR", f"linear-gradient(90deg,{_colour(-1, 1)},#fff,{_colour(1, 1)})")
+
+
+def heatmap_body(rows: list[TokenRow]) -> str:
+    """What `heatmap_html` shows, as a part of another page: scale, legend and responses.
+
+    Args:
+        rows: The responses.
+    """
+    limit = _limit(rows)
+    ends = "".join(f"<span>{text}</span>" for text in _ends(limit))
+    body = "".join(f"<h2>{html.escape(row.title)}</h2><p>{_spans(row, limit)}</p>" for row in rows)
+    return f'<div class="scale"></div><div class="ends">{ends}</div><small>{_LEGEND}</small>{body}'
 
 
 def _ends(limit: float) -> tuple[str, str, str]:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -47,8 +47,8 @@ class Study(ABC):
     seeds: list[int]
     parts: tuple[str, ...]
     claims: Sequence[Claim]
-    after: Mapping[str, str] = {}
-    rows: Mapping[str, tuple[str, ...]] = {}
+    after: ClassVar[Mapping[str, str]] = {}
+    rows: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -162,13 +162,13 @@ def _cores() -> int:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # of a source tree that is not installed
             found[name] = "unknown"
-    return found | {"torch": torch.__version__}
+    return found | {"torch": str(torch.__version__)}
 
 
 def _row(folder: Path, part: str, seed: int) -> dict[str, Any]:

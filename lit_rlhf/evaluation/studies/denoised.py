@@ -16,12 +16,11 @@ Measure = Callable[[Measurement], float]
 TREATED = {"margin": "the margin", "flip": "flipping 10 %", "soft_margin": "soft label + margin"}
 
 
-def denoised(lab: Lab, epochs: int, iterations: int, prompts: int) -> dict[str, Any]:
+def denoised(lab: Lab, iterations: int, prompts: int) -> dict[str, Any]:
     """A reward model for each treatment, and PPO without KL penalty against it; prompts and seeds are the same.
 
     Args:
         lab: With the strength table that the part ``labels`` wrote.
-        epochs: Of the reward models.
         iterations: Of PPO.
         prompts: On which policies are judged.
     """
@@ -32,7 +31,7 @@ def denoised(lab: Lab, epochs: int, iterations: int, prompts: int) -> dict[str, 
         data = lab.treated(differences, *TREATMENTS[name])
         data.val_rows = lab.data.val_rows
         module = lab.scalar()
-        found = lab.fit(module, data, 200, max_epochs=epochs, check_val_every_n_epoch=epochs)[-1]
+        found = lab.fit(module, data, 200)[-1]
         models[name] = {
             "seen": found["val/accuracy/seen"],
             "unseen": float(np.mean([found[f"val/accuracy/{split}"] for split in UNSEEN])),

@@ -88,7 +88,7 @@ class RewardStudy(Study):
             compared = contrastive(lab)
             return {"contrastive": compared, "meta": meta(lab, self.inner_lr, self.iterations, self.prompts)}
         if part == "denoised":
-            return {"denoised": denoised(lab, self.epochs, self.iterations, self.prompts)}
+            return {"denoised": denoised(lab, self.iterations, self.prompts)}
         found, differences = strength(lab, self.voters)
         return {
             "flip_rate": self.flip_rate,

@@ -1,5 +1,6 @@
 """One world of the seq2seq study: its reward models, and a policy optimised against each kind of reward."""
 
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,14 +59,15 @@ class Arms:
         return self.lab.optimise(reward, self.scalar, f"policy_{name}", self.iterations, self.kl_coefficient)
 
     def heatmap(self, path: Path, rows: int = 6) -> None:
-        """Draw what the trained rewriter gives each token of the SFT policy's answers to some prompts."""
+        """Draw what the trained rewriter gives each token of the SFT policy's answers to some prompts.
+
+        The same in figures is written beside the picture, as ``.jsonl``.
+        """
         reward = Seq2SeqReward(str(self.lab.folder / "rewriter"), scale=1.0).load(self.lab.data.renderer, "any")
         shown = self._samples[: SAMPLES * rows : SAMPLES]
-        heatmap_png(
-            token_rows(shown, reward(shown), self.lab.data.renderer),
-            path,
-            "rewards of a rewriter for answers of the SFT policy",
-        )
+        found = token_rows(shown, reward(shown), self.lab.data.renderer)
+        heatmap_png(found, path, "rewards of a rewriter for answers of the SFT policy")
+        path.with_suffix(".jsonl").write_text("".join(json.dumps(vars(row)) + "\n" for row in found), "utf-8")
 
     def reward(self, name: str, scale: float) -> Reward:
         """The reward of an arm."""
