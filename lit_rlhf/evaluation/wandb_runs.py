@@ -4,6 +4,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,11 @@ def read_wandb_run(path: str | Path) -> WandbRun:
         DataError: If there is no such file, there are several, or it is none of W&B's.
     """
     file = _file(Path(path))
-    from wandb.proto.wandb_internal_pb2 import Record
-
+    message: Any = import_module("wandb.proto.wandb_internal_pb2")  # whose names are made when it is imported
     run, rows = WandbRun(), []
     artifacts: dict[str, tuple[str, str]] = {}
     for data in _records(file):
-        record = Record.FromString(data)
+        record = message.Record.FromString(data)
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found = record.run
