@@ -5,6 +5,7 @@ loaded.
 """
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -65,6 +66,8 @@ def main() -> None:
     parser.add_argument("--hh", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    for name in ("pyarrow.parquet", "pandas"):  # otherwise imported by the first row that is written
+        importlib.import_module(name)
     [found] = [each for each in comparisons(Bench(options.folder, options.quick, options.hh)) if each.id == options.row]
     meter = PeakBytes()
     getattr(found, options.side)(meter)

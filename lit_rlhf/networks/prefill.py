@@ -66,4 +66,5 @@ def _packed(
     for number, layer in enumerate(layers):
         keys, values = (each[0][:, places].transpose(0, 1) for each in (layer.keys, layer.values))  # (B, heads, P, D)
         cache.update(keys, values, number)
+        layers[number] = None  # both caches whole would be twice the memory
     return output.logits[0], cache
