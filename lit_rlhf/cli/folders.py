@@ -56,7 +56,10 @@ def _make_way(stage: Stage) -> Path | None:
             earlier[0].rename(stage.directory)
             rank_zero_info(f"what {earlier[0]} held fits these options and is used again")
     stage.directory.mkdir(parents=True, exist_ok=True)
-    (stage.directory / "key").write_text(stage.key)
+    if _key(stage.directory) != stage.key:
+        partial = stage.directory / ".key.partial"  # a folder with half a key would be taken for another stage's
+        partial.write_text(stage.key)
+        partial.rename(stage.directory / "key")
     return aside
 
 

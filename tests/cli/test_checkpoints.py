@@ -174,6 +174,69 @@ def test_ctrl_c_at_the_last_step_stops_before_the_hand_over(lit, tiny_model, tmp
     assert (tmp_path / "model" / "config.json").exists()
 
 
+def _flipped(path) -> bytes:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    return bytes(content)
+
+
+def _truncated(path) -> bytes:
+    return path.read_bytes()[: path.stat().st_size // 2]
+
+
+@pytest.mark.parametrize("damaged", [_flipped, _truncated])
+def test_a_damaged_checkpoint_is_refused(lit, tiny_model, tmp_path, damaged):
+    lit("fit", tmp_path, demonstrations(tiny_model))
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(damaged(checkpoint))
+    with pytest.raises(DataError, match=r"last\.ckpt: is (damaged|no checkpoint)"):
+        lit("fit", tmp_path, demonstrations(tiny_model), *last(tmp_path))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_whole(lit, tiny_model, tmp_path, monkeypatch):
+    given = demonstrations(tiny_model, checkpoint={"every_n_train_steps": 2})
+    replace = os.replace
+
+    def full(source, target):
+        if str(target).endswith(".ckpt") and os.path.exists(target):
+            raise OSError(28, "No space left on device", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr("lit_rlhf.cli.checkpoints.os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        lit("fit", tmp_path, given)
+    monkeypatch.undo()
+    assert torch.load(last(tmp_path)[1], weights_only=True)["global_step"] == 2
+    assert lit("fit", tmp_path, given, *last(tmp_path)).trainer.global_step == 5
+
+
+@pytest.mark.parametrize("options", [demonstrations, prompts])
+def test_sigterm_keeps_the_step_and_has_an_exit_code_of_its_own(lit, tiny_model, tmp_path, monkeypatch, capfd, options):
+    module = PPOModule if options is prompts else SFTModule
+    given = options(tiny_model)
+    lit("fit", tmp_path / "whole", given)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def hook(self, batch, batch_idx):
+        if self.trainer.global_step == 1:
+            for _ in range(2):  # schedulers send it more than once
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(module, "on_train_batch_start", hook)
+    quiet = {"logger": False, "enable_progress_bar": False, "default_root_dir": str(tmp_path), "accelerator": "cpu"}
+    given["trainer"] |= quiet
+    (tmp_path / "options.yaml").write_text(json.dumps(given))
+    assert dispatch(["fit", "-c", str(tmp_path / "options.yaml")]) == 143
+    monkeypatch.undo()
+    said = capfd.readouterr().err
+    assert "SIGTERM: this step comes to its end" in said
+    assert f"ended by SIGTERM; the same command with --ckpt_path {last(tmp_path)[1]} goes on" in said
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert torch.load(last(tmp_path)[1], weights_only=True)["global_step"] == 2
+    lit("fit", tmp_path, given, *last(tmp_path))
+    assert (tmp_path / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
 def test_a_second_ctrl_c_stops_at_once(lit, tiny_model, tmp_path, ctrl_c_at):
     ctrl_c_at(SFTModule, 2, 2)
     with pytest.raises(KeyboardInterrupt) as stopped:

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
+from lit_rlhf.cli import tracking
 from lit_rlhf.cli.commands import call
 from lit_rlhf.cli.stage import run_stage
-from lit_rlhf.cli.tracking import Wandb, finish, log_report, logged_in
+from lit_rlhf.cli.tracking import Wandb, finish, log_media, log_report, logged_in, untracked
 
 NETRC = "machine {host}\n  login user\n  password 0123456789\n"
 
@@ -186,3 +187,73 @@ def echo(out: str) -> dict[str, float]:
         out: A folder.
     """
     return {"figure": 1.0}
+
+
+class Run:
+    """A W&B run whose service fails after so many calls."""
+
+    def __init__(self, calls: int) -> None:
+        self.left, self.logged, self.step = calls, [], 0
+
+    def log(self, metrics, **options) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise ConnectionResetError("Connection lost")
+        self.logged.append(dict(metrics))
+
+
+def test_training_goes_on_without_a_service_that_fails(nobody, capsys):
+    logger = Wandb(save_dir=str(nobody))
+    logger._experiment = run = Run(2)
+    for step in range(4):
+        logger.log_metrics({"train/loss": 1.0}, step)
+    log_media(logger, {"panel": 1.0})
+    assert len(run.logged) == 2
+    told = untracked()
+    assert len(told) == 1
+    assert "its service has failed" in told[0]
+    assert "Connection lost" in told[0]
+
+
+def test_an_error_that_is_not_wandbs_is_raised(nobody):
+    logger = Wandb(save_dir=str(nobody))
+    logger._experiment = run = Run(2)
+    run.log = lambda metrics, **options: {}["no"]
+    with pytest.raises(KeyError):
+        logger.log_metrics({"train/loss": 1.0}, 1)
+    assert untracked() == []
+
+
+def test_a_server_that_cannot_be_reached_makes_the_run_an_offline_one(nobody, monkeypatch):
+    import wandb
+
+    modes = []
+
+    def init(**options):
+        modes.append(options.get("mode"))
+        if options.get("mode") != "offline":
+            raise wandb.errors.CommError("Timed out while retrying")
+        return Run(9)
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "run", None)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    logger = Wandb(save_dir=str(nobody), offline=False)
+    logger.log_metrics({"train/loss": 1.0}, 1)
+    assert modes == [None, "offline"]
+    told = untracked()
+    assert len(told) == 1
+    assert "wandb sync" in told[0]
+
+
+def test_a_run_that_does_not_end_is_left_after_a_while(monkeypatch):
+    import wandb
+
+    monkeypatch.setattr(tracking, "SECONDS_TO_END", 0.1)
+    monkeypatch.setattr(wandb, "run", Run(0))
+    monkeypatch.setattr(wandb, "finish", lambda: time.sleep(2))
+    begin = time.monotonic()
+    finish()
+    assert time.monotonic() - begin < 1.5
+    assert wandb.run is None
+    assert "wandb sync" in untracked()[0]
