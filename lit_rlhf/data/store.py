@@ -21,7 +21,8 @@ class Store:
     """A folder of Parquet parts with the key of what they were made from.
 
     Parts are written one by one, each whole or not at all, so that an interrupted writer goes on where it
-    stopped; readers see a store only once it is finished.
+    stopped; readers see a store only once it is finished. Several processes may write, each parts of its own, into a
+    folder that all of them see; one of them begins and finishes.
 
     Args:
         directory: The folder.
@@ -32,8 +33,12 @@ class Store:
 
     # ------------------------------------------------------------------ writing
 
-    def begin(self, key: Key) -> None:
+    def begin(self, key: Key, first: bool = True) -> None:
         """Start writing, or go on with what an earlier writer of the same key left.
+
+        Args:
+            key: What the store is made from.
+            first: Whether this process writes the key down, if it is not there; of several, one does.
 
         Raises:
             DataError: If the folder holds a store with another key.
@@ -41,7 +46,7 @@ class Store:
         self.directory.mkdir(parents=True, exist_ok=True)
         if (self.directory / "key.json").exists():
             self.check(key)
-        else:
+        elif first:
             write_json(self.directory / "key.json", key)
 
     def has_part(self, number: int) -> bool:

@@ -3,21 +3,25 @@
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from lit_rlhf.data.batches import PromptBatch
+from lit_rlhf.data.batches import Completions, PromptBatch
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.preparation import View
 from lit_rlhf.data.store import Key, Store
 from lit_rlhf.networks.backbone import fingerprint
+from lit_rlhf.networks.module import NetworkModule
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
+from lit_rlhf.networks.sharding import gathered, is_split
+from lit_rlhf.networks.together import any_of_all
+from lit_rlhf.policy.checks import check_strategy
 from lit_rlhf.policy.samplers import OwnSampler, Sampler
 from lit_rlhf.rewards.reward import Reward
+from lit_rlhf.rewards.running import RunningMeans
 
 
-class BaselineModule(LightningModule):
+class BaselineModule(NetworkModule):
     """Samples k responses per prompt from a policy, scores them, and writes the keyed Parquet store.
 
     Scored responses of the SFT policy are the baselines of contrastive rewards; responses of the current policy, with
@@ -26,6 +30,10 @@ class BaselineModule(LightningModule):
     Run with ``predict``. Each batch becomes one part of the store; a run that was interrupted skips the parts
     that are there. Sampling depends on the seed and the batch number alone, so a resumed store equals an
     uninterrupted one.
+
+    Several processes take the batches in turn, and the first one finishes the store when all are there: the rows are
+    the same for any number of them, and a run may go on with another number. Split networks (FSDP2) are gathered once
+    per batch, policy and reward one after the other.
 
     A server can do the sampling (``engine``); scores are computed here all the same.
 
@@ -74,6 +82,8 @@ class BaselineModule(LightningModule):
         self.engine.load(policy)
         if self.reward is not None:
             self.reward.load(self.trainer.datamodule.renderer, self.policy_fingerprint)  # type: ignore[attr-defined]
+        for network in [each for each in self.modules() if getattr(each, "computes", ())]:
+            self.split(network)
 
     @property
     def key(self) -> Key:
@@ -87,44 +97,74 @@ class BaselineModule(LightningModule):
             "seed": self.seed,
             **vars(self.sampling),
             **self.engine.key,
-            "prompts": datamodule.fingerprint,
+            "prompts": datamodule.named_for(1),
             "batch_size": datamodule.val_batch_size,
         }
 
     def on_predict_start(self) -> None:
-        """Begin the store, or go on with it."""
-        if self.trainer.world_size > 1:
-            raise DataError("baselines are sampled by one process", "option trainer.devices", "Set it to 1.")
-        self.store.begin(self.key)
+        """Begin the store, or go on with it.
+
+        Raises:
+            DataError: If it was made from something else, the strategy cannot give a whole policy, or several processes
+                would each scale rewards by what they themselves have seen.
+        """
+        check_strategy(self.trainer)
+        running = any(isinstance(part, RunningMeans) for part in self.modules())
+        if self.trainer.world_size > 1 and running:
+            hint = "Set trainer.devices to 1, or score with what stands inside."
+            raise DataError("follows a running scale, which depends on what was scored before", "option reward", hint)
+        self.store.begin(self.key, first=self.trainer.is_global_zero)
+        self.trainer.strategy.barrier()
 
     @torch.no_grad()
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Sample and score one batch of prompts and write its part of the store."""
-        if self.store.has_part(batch_idx):
+        part = batch_idx * self.trainer.world_size + self.global_rank
+        missing = not batch.idle and not self.store.has_part(part)
+        if is_split(self):  # gathering takes all processes
+            if not any_of_all(missing, self.device):
+                return
+        elif not missing:
             return
+        rows = []
+        with gathered(self.engine):
+            completions = self._complete(batch, part) if missing else None
+        with gathered(self.reward or self.engine):
+            if completions is not None:
+                rows = self._rows(batch, completions)
+        if missing:
+            self.store.write_part(part, rows)
+
+    def _complete(self, batch: PromptBatch, part: int) -> Completions:
         renderer = self.trainer.datamodule.renderer  # type: ignore[attr-defined]
-        stream = f"baselines {self.seed} {batch_idx}"
-        completions = self.engine.complete(batch, renderer, self.sampling, self.k, stream)
+        return self.engine.complete(batch, renderer, self.sampling, self.k, f"baselines {self.seed} {part}")
+
+    def _rows(self, batch: PromptBatch, completions: Completions) -> list[dict[str, Any]]:
+        """What the store keeps of a batch."""
         scores = self.reward(completions).sum(1).tolist() if self.reward is not None else None
         lengths, truncated = completions.sequences.response_length.tolist(), completions.truncated.tolist()
         rows = []
         for i, record in enumerate(batch.records):
-            part = slice(i * self.k, (i + 1) * self.k)
+            own = slice(i * self.k, (i + 1) * self.k)
             rows.append(
                 {
                     "prompt_hash": record.prompt_hash,
                     "prompt": record.prompt[-1].content,
                     "messages": [{"role": message.role, "content": message.content} for message in record.prompt],
-                    "responses": completions.texts[part],
-                    "scores": None if scores is None else scores[part],
-                    "lengths": lengths[part],
-                    "truncated": truncated[part],
+                    "responses": completions.texts[own],
+                    "scores": None if scores is None else scores[own],
+                    "lengths": lengths[own],
+                    "truncated": truncated[own],
                 }
             )
-        self.store.write_part(batch_idx, rows)
+        return rows
 
     def on_predict_end(self) -> None:
-        """Declare the store finished."""
-        batches = self.trainer.num_predict_batches[0]
-        rows = self.store.finish(int(batches))
-        rank_zero_info(f"baselines: {rows:,} prompts x {self.k} responses in {self.store.directory}")
+        """Declare the store finished, when all processes are."""
+        self.trainer.strategy.barrier()
+        if self.trainer.is_global_zero:
+            datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            batches = -(-len(datamodule.train_rows) // datamodule.val_batch_size)
+            rows = self.store.finish(min(batches, int(self.trainer.num_predict_batches[0]) * self.trainer.world_size))
+            rank_zero_info(f"baselines: {rows:,} prompts x {self.k} responses in {self.store.directory}")
+        self.trainer.strategy.barrier()

@@ -22,7 +22,7 @@ from lit_rlhf.networks.module import NetworkModule
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.networks.sharding import gathered, whole
-from lit_rlhf.networks.together import counts_of_all, from_all, processes, rows_of_mine
+from lit_rlhf.networks.together import from_all, processes, rows_of_mine
 from lit_rlhf.policy.actor_critic import ActorCritic, SharedTrunk
 from lit_rlhf.policy.advantages import GAE, Advantages
 from lit_rlhf.policy.checks import check_options, check_training, check_vocabulary
@@ -302,8 +302,7 @@ class PPOModule(NetworkModule):
         # Unseen prompts have no stored data.
         metrics = {"kl": kl, **self._measured(completions, self.reward.proxy)}
         logged = {f"val/{name}": value for name, value in metrics.items()}
-        rows = sum(counts_of_all(batch.counted, self.device))  # the same everywhere, as are the figures
-        self.log_dict(logged, batch_size=rows, sync_dist=True)
+        self.log_dict(logged, batch_size=self.total(batch.counted), sync_dist=True)  # they are the same everywhere
 
     test_step = validation_step
 

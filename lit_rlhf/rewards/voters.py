@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer, seed_everything
+from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from lit_rlhf.data.datamodule import PreferenceDataModule
@@ -26,6 +27,7 @@ from lit_rlhf.data.processes import end_with_parent
 from lit_rlhf.data.store import Key, Store
 from lit_rlhf.data.strength import strength_row
 from lit_rlhf.networks.backbone import fingerprint, load_model, replace_directory
+from lit_rlhf.networks.together import listed_from_all, processes
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
 
 Differences = dict[str, float]
@@ -46,7 +48,8 @@ class Voting:
             folds. None judges pairs by the voter that was trained on them, as in the paper.
         parallel: Voters trained at the same time, each in a process of its own. With GPUs they take turns on them.
         seed: Of all voters.
-        trainer: Further arguments of Lightning's Trainer, such as ``{accelerator: gpu, devices: 8, strategy: ddp}``.
+        trainer: Further arguments of Lightning's Trainer, such as ``{accelerator: gpu, devices: 8, strategy: ddp}``;
+            objects by their ``class_path``, as in the files of ``configs/trainer``.
     """
 
     voters: int = 10
@@ -90,7 +93,7 @@ def vote(voter: ScalarRewardModule, data: PreferenceDataModule, directory: str |
     _warn_of_repetition(data.train_rows, voting)
     key = _key(voter, data, voting)
     parts = Store(Path(directory) / "voters")
-    parts.begin(key)
+    parts.begin(key, first=_is_first())
     pending = [number for number in range(voting.voters) if not parts.has_part(number)]
     jobs = [_Job(voter, data, voting, number, parts) for number in pending]
     if len(jobs) < voting.voters:
@@ -100,8 +103,9 @@ def vote(voter: ScalarRewardModule, data: PreferenceDataModule, directory: str |
     votes = [parts.read_part(number) for number in range(voting.voters)]
     table = Path(directory) / "table"
     tables = [{row["pair_hash"]: row["difference"] for row in part} for part in votes]
-    if getattr(rank_zero_only, "rank", 0) == 0:
+    if _is_first():
         write_table(table, data, tables, {**key, "voters": voting.voters})
+    _wait_for_all()
     return table
 
 
@@ -150,15 +154,17 @@ def _run(job: _Job) -> tuple[int, float]:
         for name, difference in _train(deepcopy(job.voter), training, judged, job.voting).items():
             found.setdefault(name, []).append(difference)
     rows = [{"pair_hash": name, "difference": sum(each) / len(each)} for name, each in found.items()]
-    if getattr(rank_zero_only, "rank", 0) == 0:
+    if _is_first():
         job.parts.write_part(job.number, rows)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
+    _wait_for_all()
     return job.number, time.perf_counter() - start
 
 
 def _train(voter: ScalarRewardModule, data: PreferenceDataModule, judged: list[Row], voting: Voting) -> Differences:
     options: dict[str, Any] = {"accelerator": "auto", "gradient_clip_val": 1.0, **voting.trainer}
+    for name, value in options.items():
+        if isinstance(value, dict) and "class_path" in value:
+            options[name] = instantiate_class((), value)  # a new one for each voter
     trainer = Trainer(
         max_epochs=voting.epochs,
         logger=False,
@@ -171,12 +177,18 @@ def _train(voter: ScalarRewardModule, data: PreferenceDataModule, judged: list[R
     )
     trainer.fit(voter, datamodule=data)
     predictions: Any = trainer.predict(voter, data.plain_dataloader(judged))
-    found = dict(pair for batch in predictions for pair in batch)
-    if trainer.world_size > 1:
-        gathered: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(gathered, found)
-        found = {name: difference for each in gathered for name, difference in each.items()}
-    return found
+    pairs = [pair for batch in predictions for pair in batch]
+    return dict(listed_from_all(pairs) if trainer.world_size > 1 else pairs)
+
+
+def _is_first() -> bool:
+    """Whether this is the process that writes; known before the processes have met."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _wait_for_all() -> None:
+    if processes() > 1:
+        torch.distributed.barrier()
 
 
 def _run_parallel(jobs: list[_Job], processes: int) -> Iterator[tuple[int, float]]:
