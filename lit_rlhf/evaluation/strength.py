@@ -11,6 +11,7 @@ from lit_rlhf.data.store import write_json
 from lit_rlhf.data.strength import own_differences, table_rows
 from lit_rlhf.evaluation.pictures import COLOURS, pyplot
 from lit_rlhf.evaluation.statistics import area_under_roc
+from lit_rlhf.networks.together import rank
 from lit_rlhf.rewards.metrics import share_with_interval
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
 from lit_rlhf.rewards.voters import Voting, vote, write_table
@@ -56,9 +57,10 @@ def strength(
         write_table(folder / "table", data, votes, {"pairs": data.fingerprint, "voters": len(votes)})
     rows = [row for row in table_rows(folder / "table") if row["part"] == "train"]
     report = strength_report(rows)
-    write_json(folder / "strength.json", report)
-    strength_picture(rows, report, folder / "strength.png")
-    print_strength(report)
+    if rank() == 0:  # voters may have been trained by several processes, each of which comes here
+        write_json(folder / "strength.json", report)
+        strength_picture(rows, report, folder / "strength.png")
+        print_strength(report)
     return report
 
 

@@ -162,9 +162,8 @@ def _run(job: _Job) -> tuple[int, float]:
 
 def _train(voter: ScalarRewardModule, data: PreferenceDataModule, judged: list[Row], voting: Voting) -> Differences:
     options: dict[str, Any] = {"accelerator": "auto", "gradient_clip_val": 1.0, **voting.trainer}
-    for name, value in options.items():
-        if isinstance(value, dict) and "class_path" in value:
-            options[name] = instantiate_class((), value)  # a new one for each voter
+    for name, value in options.items():  # new objects for each voter: a Trainer leaves its mark on them
+        options[name] = instantiate_class((), value) if _names_class(value) else deepcopy(value)
     trainer = Trainer(
         max_epochs=voting.epochs,
         logger=False,
@@ -233,11 +232,25 @@ def _key(voter: ScalarRewardModule, data: PreferenceDataModule, voting: Voting) 
         "voter": _digest(settings),
         "pairs": data.fingerprint,
         "validation_pairs": _digest([row.record.pair_hash for row in data.val_rows]),
-        "trainer": _digest([item for item in sorted(voting.trainer.items()) if item[0] != "enable_progress_bar"]),
+        "trainer": _digest(
+            [_plain(item) for item in sorted(voting.trainer.items()) if item[0] != "enable_progress_bar"]
+        ),
         "epochs": voting.epochs,
         "folds": voting.folds or 0,
         "seed": voting.seed,
     }
+
+
+def _names_class(value: object) -> bool:
+    return isinstance(value, dict) and "class_path" in value
+
+
+def _plain(item: tuple[str, Any]) -> tuple[str, Any]:
+    """An option without the address of an object, which is another one in every run."""
+    name, value = item
+    if _names_class(value):
+        return name, str(value["class_path"]).rpartition(".")[2]
+    return item if isinstance(value, str | int | float | list | tuple | dict | None) else (name, type(value).__name__)
 
 
 def _digest(content: object) -> str:
