@@ -128,8 +128,10 @@ class Runs:
         )
         return self.out / name / "checkpoints" / "last.ckpt"
 
-    def _two(self, name: str, first: bool) -> str:
-        """Two processes, one of which is killed: the other has to end with a message, and the run to go on."""
+    def _two(
+        self, name: str, first: bool, signum: int = signal.SIGKILL, message: str = "another process of this run"
+    ) -> str:
+        """Two processes, one of which gets a signal: the other has to end with a message, and the run to go on."""
         both = ["--trainer.devices", "2", "--trainer.strategy", "ddp", *QUIET]
         words = self.fit(name, "sft", DEMONSTRATIONS, *both)
         log, checkpoint = self.out / f"{name}.log", self.out / name / "checkpoints" / "last.ckpt"
@@ -141,7 +143,7 @@ class Runs:
             child = children(main.pid)[0]
             killed, other = (main.pid, child) if first else (child, main.pid)
             begin = time.monotonic()
-            os.kill(killed, signal.SIGKILL)
+            os.kill(killed, signum)
             code = main.wait(60)
             _until(lambda: not _alive(other), 60)
             seconds = time.monotonic() - begin
@@ -150,8 +152,8 @@ class Runs:
         finally:
             with contextlib.suppress(OSError):
                 os.killpg(main.pid, signal.SIGKILL)
-        lines = [line for line in log.read_text().splitlines() if "another process of this run" in line]
-        if not lines or code == 0:
+        lines = [line for line in log.read_text().splitlines() if message in line]
+        if not lines or code == 0 or (signum == signal.SIGTERM and code != 143):
             raise AssertionError(f"exit code {code}, no message in: …{log.read_text()[-2500:]}")
         step = json.loads((self.out / name / "metrics.jsonl").read_text().splitlines()[-2])["step"]
         limit = ["--trainer.max_epochs", "1000", "--trainer.max_steps", str(step + 20)]

@@ -229,6 +229,10 @@ class Faults(Runs):
         """The same if it is the one that started the other."""
         return self._two("first_dies", first=True)
 
+    def sigterm_to_one_of_two_processes(self) -> str:
+        """Both finish the step, last.ckpt is written, exit code 143."""
+        return self._two("second_ends", first=False, signum=signal.SIGTERM, message="ended by SIGTERM")
+
 
 def _kill_wandb() -> None:
     for process in children(os.getpid()):

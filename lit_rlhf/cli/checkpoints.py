@@ -89,6 +89,8 @@ class Checkpoint(ModelCheckpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give back Ctrl-C and SIGTERM."""
         self._give_back_signals()
+        if isinstance(exception, KeyboardInterrupt):
+            _let_children_go()
         super().on_exception(trainer, pl_module, exception)
 
     def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
@@ -127,6 +129,16 @@ class Checkpoint(ModelCheckpoint):
             (replace_directory if partial.is_dir() else os.replace)(partial, target)
         trainer.strategy.barrier("checkpoint in its place")
         self._last_checkpoint_saved = filepath
+
+
+def _let_children_go() -> None:
+    """Let Lightning not take processes that end because all of them do for ones that have died.
+
+    It would kill this one, which may still have to tell W&B the rest.
+    """
+    for thread in threading.enumerate():
+        if thread.name == "child-process-observer":
+            thread._child_processes = []  # type: ignore[attr-defined]
 
 
 class RandomState(Callback):
