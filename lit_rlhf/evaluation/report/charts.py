@@ -101,8 +101,7 @@ def _drawn(line: Line, px, py) -> list[str]:
     for number_, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
         span = f" {interval(line.low[number_], line.high[number_])}" if len(line.low) == len(line.x) else ""
         tip = f"{line.name}, at {_tick(x)}: {number(y)}{span}"
-        size = 2.2 if line.thin else 3
-        found.append(_dot(px(x), py(y), size, f"c{line.colour}", tip))
+        found.append(_dot(px(x), py(y), 0.0 if line.thin else 3.0, f"c{line.colour}", tip))
     return found
 
 
@@ -118,20 +117,20 @@ def interval_chart(rows: Sequence[tuple[str, Sequence[float], int]], at: float, 
     every = [at, *(float(v) for _, values, _ in rows for v in values), *(e for end in ends.values() for e in end if e)]
     low, high = min(every), max(every)
     room, top = 12, 4
-    height = top + 38 * len(rows) + 30
+    height = top + 40 * len(rows) + 30
 
     def px(x: float) -> float:
         return room + (x - low) / ((high - low) or 1) * (WIDTH - 2 * room)
 
     parts = [f'<line class="level" x1="{px(at):.1f}" x2="{px(at):.1f}" y1="{top}" y2="{height - 26}"/>']
     for place, (name, values, colour) in enumerate(rows):
-        y = top + 38 * place + 27
+        y = top + 40 * place + 25
         mean, (start, end) = float(np.mean(values)), ends[name]
         tip = f"{name}: {number(mean, signed=True)} {interval(start, end)}; seeds: {listed(values)}"
         parts.append(f'<text class="name" x="{room}" y="{y - 10}">{escape(name)}</text>')
         if start is not None and end is not None:
             parts.append(f'<line class="span c{colour}" x1="{px(start):.1f}" x2="{px(end):.1f}" y1="{y}" y2="{y}"/>')
-        parts += [f'<circle class="seed" cx="{px(value):.1f}" cy="{y}" r="2"/>' for value in values]
+        parts += [f'<circle class="seed" cx="{px(value):.1f}" cy="{y + 8}" r="2"/>' for value in values]
         parts.append(_dot(px(mean), y, 4.5, f"c{colour}", tip))
     for x in ticks(low, high, 5):
         if low <= x <= high:
@@ -169,10 +168,8 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def _dot(x: float, y: float, size: float, style: str, tip: str) -> str:
-    return (
-        f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="{size}"/>'
-        f'<circle class="hit" cx="{x:.1f}" cy="{y:.1f}" r="9" data-tip="{escape(tip)}"/>'
-    )
+    drawn = f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="{size}"/>' if size else ""
+    return f'{drawn}<circle class="hit" cx="{x:.1f}" cy="{y:.1f}" r="9" data-tip="{escape(tip)}"/>'
 
 
 def _tick(value: float) -> str:

@@ -14,6 +14,7 @@ from lit_rlhf.evaluation.report.wording import (
     label,
     number,
     paper_of,
+    words,
 )
 
 Claims = list[dict[str, Any]]
@@ -52,18 +53,31 @@ def row_list(claims: Claims, seconds: dict[str, float]) -> str:
         if not mine:
             continue
         found = counts(mine)
-        words = ", ".join(f"{count} {verdict}" for verdict, count in found.items() if count)
         paper = f'<span class="paper">{escape(about.paper)}</span>' if about.paper else ""
-        time = f" · about {seconds[row] / 60:.0f} min of one core" if row in seconds else ""
+        time = f"about {max(seconds[row] / 60, 1):.0f} min of one core" if row in seconds else ""
         items.append(
             f'<li><a class="tag" href="#claims" data-row="{row}">{label(row)}</a>'
-            f'<div class="row-main"><h3>{escape(about.title)}</h3><p>{paper}<span class="words">{words}</span></p>'
-            f"{_bar(found)}</div>"
+            f'<div class="row-main"><h3>{escape(about.title)}</h3>'
+            f'<p>{paper}<span class="words">{words(found)}</span></p>{_bar(found)}</div>'
             f'<div class="command"><code>make study NAME={row}</code><button type="button" class="copy" '
             f'data-copy="make study NAME={row}" aria-label="Copy the command of {label(row)}">copy</button>'
-            f"<small>{time.removeprefix(' · ')}</small></div></li>"
+            f"<small>{time}</small></div>{_headline(mine, about.headline)}</li>"
         )
     return f'<ol class="rows">{"".join(items)}</ol>'
+
+
+def _headline(claims: Claims, wanted: str) -> str:
+    """The claim that says most about a row, with its effect."""
+    claim = next((each for each in claims if each["id"] == wanted), None)
+    if claim is None:
+        return ""
+    pill = f'<span class="pill {CLASSES[claim["verdict"]]}">{claim["verdict"]}</span>'
+    effect = f"{number(claim['effect'])} {interval(claim['ci_low'], claim['ci_high'])}"
+    paper = "" if claim["paper"] == "–" else f"; paper: {escape(claim['paper'])}"
+    return (
+        f'<p class="headline"><a href="#{escape(claim["id"])}">{pill} {escape(claim["claim"])}'
+        f"<small>{escape(claim['measured'])}: {effect}{paper}</small></a></p>"
+    )
 
 
 def claim_list(claims: Claims) -> str:

@@ -13,7 +13,7 @@ BOXES = [
     (200, 184, "Reward", "scalar · rewriter · remote"),
     (200, 272, "ContrastiveReward", "r − mean of baselines"),
     (10, 272, "PPOModule", "actor, critic, KL"),
-    (105, 360, "compare · study · report", "gold reward, KL, wins"),
+    (105, 360, "compare, study, report", "gold reward, KL, wins"),
 ]
 """Left, top, name, what it is about."""
 ARROWS = [

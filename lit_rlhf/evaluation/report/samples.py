@@ -27,7 +27,8 @@ def chosen(rows: list[dict[str, Any]], per_source: int = PER_SOURCE) -> list[lis
     found = []
     for policies in by.values():
         n = min(len(of_policy) for of_policy in policies.values())
-        places = sorted({i * n // per_source for i in range(min(per_source, n))})
+        shown = min(per_source, n)
+        places = [i * n // shown for i in range(shown)]
         groups = ([of_policy[place] for of_policy in policies.values()] for place in places)
         found += [group for group in groups if len({row["prompt"] for row in group}) == 1]
     return found

@@ -22,26 +22,26 @@ class Row:
     Attributes:
         title: What they are about.
         paper: Where they come from; an empty one is nobody's in particular.
-        studies: The studies that measure them.
+        headline: The claim that says most about them.
     """
 
     title: str
     paper: str
-    studies: tuple[str, ...]
+    headline: str
 
 
 ROWS = {
-    "s1": Row("Preference strength finds flipped labels", SECRETS, ("reward",)),
-    "s2": Row("What each tenth of strength teaches", SECRETS, ("reward",)),
-    "s3": Row("Flipping the weakest tenth repairs it", SECRETS, ("reward",)),
-    "s4": Row("Treated labels over several epochs", SECRETS, ("reward",)),
-    "s5": Row("KL without a penalty, by treated reward models", SECRETS, ("reward",)),
-    "s6": Row("Contrastive losses in the reward model", SECRETS, ("reward",)),
-    "s7": Row("MetaRM under a shifted policy", SECRETS, ("reward", "ppo")),
-    "s8": Row("Contrastive rewards in PPO", CONTRASTIVE, ("ppo",)),
-    "s9": Row("A rewriter as reward model", SEQ2SEQ, ("seq2seq",)),
-    "s10": Row("All of it on unseen kinds of prompts", "", ("reward", "seq2seq", "ppo")),
-    "over": Row("Over-optimisation of a weak reward model", "", ("ppo",)),
+    "s1": Row("Preference strength finds flipped labels", SECRETS, "s1_finds"),
+    "s2": Row("What each tenth of strength teaches", SECRETS, "s2_weakest"),
+    "s3": Row("Flipping the weakest tenth repairs it", SECRETS, "s3_flip_first"),
+    "s4": Row("Treated labels over several epochs", SECRETS, "s4_baseline_falls"),
+    "s5": Row("KL without a penalty, by treated reward models", SECRETS, "s5_even"),
+    "s6": Row("Contrastive losses in the reward model", SECRETS, "s6_simcse_pairs_unseen"),
+    "s7": Row("MetaRM under a shifted policy", SECRETS, "s7_meta"),
+    "s8": Row("Contrastive rewards in PPO", CONTRASTIVE, "s8_flips"),
+    "s9": Row("A rewriter as reward model", SEQ2SEQ, "s9_beats_sft_seen"),
+    "s10": Row("All of it on unseen kinds of prompts", "", "s9_beats_sft_unseen"),
+    "over": Row("Over-optimisation of a weak reward model", "", "over_gold"),
 }
 
 
@@ -63,16 +63,24 @@ def paper_of(claim: dict[str, Any]) -> str:
     return ROWS[row].paper if row in ROWS else ""
 
 
+_PLURAL = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
+
+
+def words(found: dict[str, int]) -> str:
+    """Numbers of verdicts as a sentence, such as "5 hold, 1 does not hold"."""
+    return ", ".join(f"{n} {verdict if n == 1 else _PLURAL[verdict]}" for verdict, n in found.items() if n)
+
+
 def counts(claims: list[dict[str, Any]]) -> dict[str, int]:
     """How many claims have each verdict."""
     return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in CLASSES}
 
 
 def number(value: float | None, signed: bool = False) -> str:
-    """Three digits at most behind the point, with a true minus."""
+    """Three digits behind the point, with a true minus."""
     if value is None:
         return "–"
-    digits = 3 if abs(value) < 10 else 1
+    digits = 3 if abs(value) < 100 else 1
     return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
