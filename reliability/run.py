@@ -1,7 +1,7 @@
 """``make reliability``: kills, faults, malformed files, fuzzing and pairs of processes, and their counts in one file.
 
-Two parts run at a time, so two cores are busy. ``summary.json`` has the counts, the folders beside it the details. The
-exit status is 1 if anything did not end as it should.
+Two parts run at a time, so two cores are busy. ``summary.json`` has the counts, ``summary.md`` the same for people, the
+folders beside them the details. The exit status is 1 if anything did not end as it should.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from reliability.processes import ENVIRONMENT
+from reliability.report import markdown
 
 QUICK_STAGES = ("base", "sft", "reward_model", "baselines", "ppo")
 QUICK_KINDS = (
@@ -99,7 +100,7 @@ def summarise(out: Path, ran: dict[str, dict[str, Any]], size: str) -> dict[str,
         ran: By part, as `run_part` gives it.
         size: What was asked for.
     """
-    found = {name: _json(out / name / f"{name}.json") for name in ("kills", "faults", "fuzz")}
+    found = results(out)
     fuzzed = found["fuzz"]
     return {
         "kills_survived": found["kills"].get("kills_survived", 0),
@@ -121,6 +122,11 @@ def summarise(out: Path, ran: dict[str, dict[str, Any]], size: str) -> dict[str,
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     }
+
+
+def results(out: Path) -> dict[str, dict[str, Any]]:
+    """What the parts have left, by name; empty where one has not run."""
+    return {name: _json(out / name / f"{name}.json") for name in ("kills", "faults", "fuzz")}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -148,8 +154,10 @@ def main() -> None:
         ran = {name: each for found in pool.map(run_row, rows) for name, each in found.items()}
     ran = {**_json(out / "parts.json"), **ran} if options.only else ran
     summary = summarise(out, ran, options.size)
-    for name, content in (("parts.json", ran), ("summary.json", summary)):
-        (out / f".{name}").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    contents = {"parts.json": ran, "summary.json": summary}
+    texts = {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in contents.items()}
+    for name, text in {**texts, "summary.md": markdown(summary, results(out))}.items():
+        (out / f".{name}").write_text(text, "utf-8")
         (out / f".{name}").rename(out / name)
     print(json.dumps(summary, indent=2, ensure_ascii=False))
     sys.exit(1 if any(summary["failures"].values()) or summary["rows_lost"] else 0)

@@ -9,7 +9,8 @@ import torch
 
 from lit_rlhf.data.store import Store
 from reliability.kills import Kills, Stage, check_whole
-from reliability.run import parts, passed, summarise
+from reliability.report import markdown
+from reliability.run import parts, passed, results, summarise
 
 
 @pytest.mark.slow
@@ -101,6 +102,9 @@ def test_the_summary_counts_what_the_parts_found(tmp_path):
     counts = ("kills_survived", "fault_kinds", "inputs_fuzzed", "malformed_files", "rows_lost", "two_process_checks")
     assert [summary[name] for name in counts] == [51, 20, 1_000_000, 0, 0, 1]
     assert summary["failures"]["kills ended with"] == 1
+    report = markdown(summary, results(tmp_path))
+    assert "| 1,000,000 | inputs fuzzed |" in report
+    assert "- kills ended with: 1" in report
 
 
 @pytest.mark.parametrize("quick", [True, False])
