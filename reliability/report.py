@@ -25,8 +25,9 @@ def markdown(summary: dict[str, Any], found: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Reliability",
         "",
-        f"`make reliability` ({summary['size']}), {summary['date']}, {summary['machine']}; its parts took {minutes:.0f}",
-        "minutes, two of them at a time. [faults.md](../faults.md) says what each fault does and how to go on.",
+        f"`make reliability` ({summary['size']}), {summary['date']}, {summary['machine']}; its parts took",
+        f"{minutes:.0f} minutes, two of them at a time. [faults.md](../faults.md) says what each fault does, and how to go",
+        "on.",
         "",
         "| count | of what |",
         "|---:|---|",

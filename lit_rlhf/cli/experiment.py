@@ -126,7 +126,8 @@ def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -
         args += ["--ckpt_path", str(checkpoint)]
     trainer = run_stage(args).trainer
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
-    saved = [] if metrics else [each for each in trainer.callbacks if isinstance(each, SaveConfig)]
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    saved = [] if metrics else [each for each in callbacks if isinstance(each, SaveConfig)]
     resumed = {name: value for each in saved for name, value in each.facts(trainer)["metrics"].items()}
     return _last_logged(stage.directory / "metrics.jsonl") | resumed | metrics
 
