@@ -9,6 +9,7 @@ from torch import Tensor
 from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.rendering import Renderer, cut_into_tokens
 from lit_rlhf.functional import masked_mean, ngram_repetition
+from lit_rlhf.networks.sharding import gathered
 from lit_rlhf.networks.together import columns_of_all, from_all, listed_from_all
 from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards.reward import Reward
@@ -22,6 +23,12 @@ _REFUSAL = re.compile(
     r"\bI(?: am|['’]m) (?:very |so )?sorry\b|\bI must (?:decline|refuse)\b",
     re.IGNORECASE,
 )
+
+
+def measured(completions: Completions, reward: Reward, judge: Reward | None) -> dict[str, Tensor]:
+    """`completion_metrics` of the reward's proxy, and `reward_diagnostics`; rewards that are split are gathered."""
+    with gathered(reward), gathered(judge or reward):
+        return completion_metrics(completions, reward.proxy, judge) | reward_diagnostics(completions, reward)
 
 
 @torch.no_grad()

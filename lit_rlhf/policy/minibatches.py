@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from lit_rlhf.networks.together import largest_of_all, mean_of_all, processes, rank
+from lit_rlhf.networks.together import from_all, largest_of_all, mean_of_all, processes, rank
 
 
 @dataclass
@@ -46,6 +47,23 @@ def shares(rows: Tensor, size: int) -> list[Share]:
         mine = whole.tensor_split(processes())[rank()]
         found.append(Share(mine if len(mine) else whole[:1], len(mine), whole))
     return found
+
+
+def assembled(parts: list[Share], found: list[Tensor | None], width: int) -> Tensor | None:
+    """What the processes have found for their parts of a rollout, as one tensor ``(N, T)`` on all of them.
+
+    Args:
+        parts: This process's.
+        found: What it found for each ``(n, at most T)``; None where there is nothing to be found.
+        width: T.
+    """
+    own = [
+        F.pad(x, (0, width - x.shape[1]))[: part.counted] for part, x in zip(parts, found, strict=True) if x is not None
+    ]
+    if not own:
+        return None
+    order = from_all(torch.cat([part.rows[: part.counted] for part in parts])).argsort()
+    return from_all(torch.cat(own))[order]
 
 
 def averaged(collected: list[dict[str, Tensor]]) -> dict[str, Tensor]:

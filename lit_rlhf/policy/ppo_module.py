@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 
 from lit_rlhf.data.batches import Completions, PromptBatch
 from lit_rlhf.data.errors import DataError, NotFiniteError
 from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.functional import kl_estimate, masked_mean, ppo_policy_loss, ppo_value_loss
+from lit_rlhf.functional import ppo_value_loss
 from lit_rlhf.networks.adapters import LoRA, merged
 from lit_rlhf.networks.backbone import export
 from lit_rlhf.networks.finite import leave_out
@@ -27,9 +27,10 @@ from lit_rlhf.policy.actor_critic import ActorCritic, SharedTrunk
 from lit_rlhf.policy.advantages import GAE, Advantages
 from lit_rlhf.policy.checks import check_options, check_training, check_vocabulary
 from lit_rlhf.policy.demonstrations import Demonstrations
-from lit_rlhf.policy.diagnostics import completion_metrics, example_rows, reward_diagnostics, trajectory_metrics
+from lit_rlhf.policy.diagnostics import example_rows, measured, trajectory_metrics
 from lit_rlhf.policy.kl import KLPenalty
-from lit_rlhf.policy.minibatches import averaged, shares
+from lit_rlhf.policy.losses import policy_loss, ratio
+from lit_rlhf.policy.minibatches import assembled, averaged, shares
 from lit_rlhf.policy.rollout import complete, seeded_generator, sequences_of_all
 from lit_rlhf.policy.settings import PPOSettings
 from lit_rlhf.policy.trajectory import Trajectory
@@ -41,7 +42,8 @@ class PPOModule(NetworkModule):
 
     So every checkpoint falls between two iterations and resumes exactly, and the Trainer's steps (``max_steps``,
     logging, checkpoints) count iterations. Without ``lora``, policy, critic and reference are networks of their own;
-    with it they share one trunk.
+    with it they share one trunk. W processes train as one with W times the prompts and minibatches, under DDP or FSDP2,
+    which splits each network and gathers the policy once per rollout, and then the reward.
 
     Args:
         policy: Hugging Face directory that the policy starts from, usually that of the SFT policy.
@@ -111,6 +113,16 @@ class PPOModule(NetworkModule):
         """Load policy, reference, critic and rewards; called by the Trainer, again on resume."""
         if self.networks is not None:
             return
+        self._build()
+        for network in [each for each in self.modules() if getattr(each, "computes", ())]:
+            self.split(network)
+        if self.demonstrations is not None:
+            self.demonstrations.load(self.tokenizer, self.renderer)
+        # All processes have the same numbers, those of one process that would do everything.
+        self.generator = seeded_generator(self.trainer.strategy.root_device, "ppo", self.seed, 0)
+
+    def _build(self) -> None:
+        """Load the networks, each of its own or on one trunk."""
         with_critic = self.advantages.needs_critic
         if self.lora is not None:
             self.networks = SharedTrunk(self.path, self.reference_path, self.lora, with_critic)
@@ -125,12 +137,6 @@ class PPOModule(NetworkModule):
             check_vocabulary(self.renderer, self.critic_path or self.path, "critic")
             scale = self.reward.critic_scale(self.critic_path) if self.critic_path else 1.0
             self.networks.add_critic(self.critic_path or self.path, scale)
-        if self.demonstrations is not None:
-            self.demonstrations.load(self.tokenizer, self.renderer)
-        # All processes have the same numbers, those of one process that would do everything.
-        self.generator = seeded_generator(self.trainer.strategy.root_device, "ppo", self.seed, 0)
-        for network in [each for each in self.modules() if getattr(each, "computes", ())]:
-            self.split(network)
 
     def on_fit_start(self) -> None:
         """Refuse what would train on wrong numbers."""
@@ -149,16 +155,15 @@ class PPOModule(NetworkModule):
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """One iteration: rollout, reward, advantages, a few epochs of minibatches."""
         assert self.networks is not None
-        iteration, policy = self.trainer.global_step, self.networks.policy
-        completions = complete(
-            policy, batch, self.renderer, self.sampling, self.generator, self.advantages.samples, together=True
-        )
+        iteration, samples = self.trainer.global_step, self.advantages.samples
+        policy = self.networks.policy
+        completions = complete(policy, batch, self.renderer, self.sampling, self.generator, samples, together=True)
         try:
             trajectory = self.evaluate(completions)
         except NotFiniteError as error:
             return leave_out(self, error)
         trajectory.with_advantages(self.advantages, self.kl, self.kl_coefficient, self.settings.whiten)
-        metrics = self._measured(completions, self.reward)
+        metrics = measured(completions, self.reward, self.judge)
         mine = rows_of_mine(completions.counted, self.device)
         self.examples = []
         if not completions.idle:
@@ -173,39 +178,27 @@ class PPOModule(NetworkModule):
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
         self.log_dict({"reward": metrics["reward"], "kl": metrics["kl"]}, prog_bar=True, logger=False)
 
-    def _measured(self, completions: Completions, reward: Reward) -> dict[str, Tensor]:
-        """Figures of the responses of all processes."""
-        with gathered(reward), gathered(self.judge or reward):
-            return completion_metrics(completions, reward.proxy, self.judge) | reward_diagnostics(completions, reward)
-
     @torch.no_grad()
     def evaluate(self, completions: Completions) -> Trajectory:
         """Rewards, log-probabilities and values of sampled responses, in the minibatches of the first epoch.
 
-        The same rows in the same shapes give the same numbers: the first minibatch's ratio is exactly 1.
-
-        Args:
-            completions: Of this process.
-
-        Returns:
-            The rollout of all processes: it is small beside the weights, and each then learns from its part of every
-            minibatch.
+        The same rows in the same shapes give the same numbers: the first minibatch's ratio is exactly 1. From this
+        process's responses comes the rollout of all processes: it is small beside the weights.
         """
         assert self.networks is not None
         with gathered(self.reward):
             rewards = from_all(self.reward(completions)[: completions.counted])
         sequences, temperature = sequences_of_all(completions), self.sampling.temperature
-        width, with_critic = rewards.shape[1], self.advantages.needs_critic
-        parts: dict[str, list[Tensor]] = {"logprobs": [], "reference_logprobs": [], "values": []}
+        with_critic = self.advantages.needs_critic
+        found: dict[str, list[Tensor | None]] = {"logprobs": [], "reference_logprobs": [], "values": []}
         mine = shares(torch.arange(len(sequences), device=self.device), self.settings.minibatch_size)
         for share in mine:
             part = sequences[share.rows]
             logprobs, values, _ = self.networks.outputs(part, temperature, with_critic, entropy=False)
-            found = {"logprobs": logprobs, "reference_logprobs": self.networks.reference_logprobs(part, temperature)}
-            for name, x in {**found, "values": values}.items():
-                parts[name] += [] if x is None else [F.pad(x, (0, width - x.shape[1]))[: share.counted]]
-        order = from_all(torch.cat([share.rows[: share.counted] for share in mine])).argsort()
-        everywhere = {name: from_all(torch.cat(part))[order] if part else None for name, part in parts.items()}
+            outputs = logprobs, self.networks.reference_logprobs(part, temperature), values
+            for parts, output in zip(found.values(), outputs, strict=True):
+                parts.append(output)
+        everywhere = {name: assembled(mine, parts, rewards.shape[1]) for name, parts in found.items()}
         return Trajectory(sequences=sequences, mask=sequences.response_mask, rewards=rewards, **everywhere)  # type: ignore[arg-type]
 
     def update(self, trajectory: Trajectory, policy_learns: bool = True) -> dict[str, Tensor]:
@@ -231,42 +224,28 @@ class PPOModule(NetworkModule):
     def losses(self, batch: Trajectory, weight: Tensor, policy_learns: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of this process's part of a minibatch, and its parts; a policy that does not learn has none.
 
-        Their means over the processes are those of the whole minibatch.
-
-        Args:
-            batch: The part.
-            weight: See `Share.weight`.
-            policy_learns: Whether the policy learns, or the critic alone.
+        Their means over the processes are those of the whole minibatch, for which ``weight`` is `Share.weight`.
         """
-        s, temperature, mask = self.settings, self.sampling.temperature, batch.mask
-        logprobs, values, entropies = self.networks.outputs(  # type: ignore[union-attr]
-            batch.sequences, temperature, batch.values is not None, bool(s.entropy_bonus)
+        assert self.networks is not None
+        s, policy = self.settings, self.networks.policy
+        logprobs, values, entropies = self.networks.outputs(
+            batch.sequences, self.sampling.temperature, batch.values is not None, bool(s.entropy_bonus)
         )
-        assert batch.advantages is not None
-        assert batch.returns is not None
-        parts = {"policy_loss": ppo_policy_loss(logprobs, batch.logprobs, batch.advantages, mask, s.clip)}
-        loss = parts["policy_loss"]
-        if self.kl.place == "loss":
-            parts["kl_loss"] = masked_mean(kl_estimate(logprobs, batch.reference_logprobs, self.kl.kind), mask)
-            loss = loss + self.kl_coefficient * parts["kl_loss"]
-        if entropies is not None:
-            parts["policy_entropy"] = masked_mean(entropies, mask)
-            loss = loss - s.entropy_bonus * parts["policy_entropy"]
+        loss, parts = policy_loss(batch, logprobs, entropies, s, self.kl, self.kl_coefficient)
         loss, beside = weight * loss, {}
         if self.demonstrations is not None and policy_learns:
-            beside["demonstration_loss"] = self.demonstrations.loss(self.networks.policy, self.generator)  # type: ignore[union-attr]
+            beside["demonstration_loss"] = self.demonstrations.loss(policy, self.generator)
             loss = loss + beside["demonstration_loss"]
         if not policy_learns:  # of several processes, each waits for the others' gradients of all weights
             loss = torch.zeros_like(loss) if processes() == 1 else 0.0 * loss
         if values is not None and batch.values is not None:
-            parts["value_loss"] = ppo_value_loss(values, batch.values, batch.returns, mask, s.value_clip)
+            assert batch.returns is not None
+            parts["value_loss"] = ppo_value_loss(values, batch.values, batch.returns, batch.mask, s.value_clip)
             loss = loss + weight * s.value_coefficient * parts["value_loss"]
-        with torch.no_grad():
-            ratio = (logprobs - batch.logprobs)[mask].exp()
-            parts["clip_fraction"] = ((ratio - 1).abs() > s.clip).float().mean()
-        beside |= {"ratio_max": ratio.max(), "ratio_min": ratio.min()}
+        moved = ratio(batch, logprobs)
         found = {name: weight * part for name, part in parts.items()} | beside
-        return loss, {name: part.detach() for name, part in found.items()}
+        extremes = {"ratio_max": moved.max(), "ratio_min": moved.min()}
+        return loss, {name: part.detach() for name, part in found.items()} | extremes
 
     def _step(self, loss: Tensor, policy_learns: bool, last: bool) -> dict[str, Tensor]:
         """One step of the optimiser; returns the norms of the gradients before clipping."""
@@ -300,7 +279,7 @@ class PPOModule(NetworkModule):
         difference = logprobs - self.networks.reference_logprobs(sequences, temperature)
         kl = from_all(difference.masked_fill(~sequences.response_mask, 0.0).sum(1)[: completions.counted]).mean()
         # Unseen prompts have no stored data.
-        metrics = {"kl": kl, **self._measured(completions, self.reward.proxy)}
+        metrics = {"kl": kl, **measured(completions, self.reward.proxy, self.judge)}
         logged = {f"val/{name}": value for name, value in metrics.items()}
         self.log_dict(logged, batch_size=self.total(batch.counted), sync_dist=True)  # they are the same everywhere
 
@@ -311,11 +290,11 @@ class PPOModule(NetworkModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave frozen networks out; remember what they were, and all that moves beside the weights.
 
-        Lightning's callbacks that average weights need them all when they load.
+        Lightning's callbacks that average weights need them all when they load, and so does a checkpoint in parts.
         """
         frozen = {name for name, each in self.named_parameters(remove_duplicate=False) if not each.requires_grad}
         weights = checkpoint["state_dict"]
-        if "averaging_state" not in checkpoint:
+        if "averaging_state" not in checkpoint and not any(isinstance(value, DTensor) for value in weights.values()):
             checkpoint["state_dict"] = {name: value for name, value in weights.items() if self._kept(name, frozen)}
         state = {"kl_coefficient": self.kl_coefficient, "advantages": self.advantages.state_dict()}
         checkpoint["ppo"] = {"generator": self.generator.get_state(), **state, **self._identity()}

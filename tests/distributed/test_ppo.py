@@ -19,12 +19,12 @@ def world(kind: str, size: int, **options) -> dict:
     return {"class_path": f"lit_rlhf.world.{kind}", "init_args": {"size": size, **options}}
 
 
-def options(policy: str, reward: str, processes: int, strategy: dict | None = None, **module) -> dict:
+def options(model: str, scorer: str, processes: int, strategy: dict | None = None, **module) -> dict:
     """A run of six prompts per iteration, in minibatches of four; the last iteration of an epoch has one prompt."""
-    inner = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": reward}}
+    inner = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": scorer}}
     given = {
-        "policy": policy,
-        "critic": reward,
+        "policy": model,
+        "critic": scorer,
         "reward": {"class_path": SCALED, "init_args": {"inner": inner}},
         "judge": {"class_path": "lit_rlhf.rewards.GoldReward"},
         "sampling": {"max_new_tokens": 12},
