@@ -29,6 +29,11 @@ def best_of_n(proxy: Tensor, values: Tensor, n: int) -> Tensor:
 
     Raises:
         ValueError: If the shapes are not ``(P, N)``, n is out of range, or a score of the proxy is not finite.
+
+    Example:
+        >>> proxy, true = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        >>> best_of_n(proxy, true, 2)  # of 6 pairs of samples, 5 have a good one
+        tensor([0.8333], dtype=torch.float64)
     """
     check_shapes("(P, N)", proxy=proxy, values=values)
     check_not_empty(proxy=proxy)
@@ -60,6 +65,10 @@ def best_of_n_kl(n: int) -> float:
 
     Raises:
         ValueError: If n is below 1.
+
+    Example:
+        >>> round(best_of_n_kl(4), 4)
+        0.6363
     """
     if n < 1:
         raise ValueError(f"n is {n}, expected at least 1")

@@ -29,6 +29,10 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the mask is not bool or has another shape.
+
+    Example:
+        >>> masked_mean(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([True, True, False]))
+        tensor(2.)
     """
     check_mask(mask, x=x)
     return keep_real(x, mask).sum() / mask.sum().clamp(min=1)
@@ -51,6 +55,10 @@ def masked_whiten(x: Tensor, mask: Tensor, centre: bool = True) -> Tensor:
 
     Raises:
         ValueError: If the mask is not bool or has another shape.
+
+    Example:
+        >>> masked_whiten(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([True, True, False]))
+        tensor([-1.,  1.,  0.])
     """
     check_mask(mask, x=x)
     centred = keep_real(x, mask) - masked_mean(x, mask)

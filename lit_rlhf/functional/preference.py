@@ -29,6 +29,12 @@ def bradley_terry_loss(
 
     Raises:
         ValueError: If shapes differ from ``(N,)``, N is 0, or a target is not a probability.
+
+    Example:
+        >>> bradley_terry_loss(torch.tensor([2.0, 0.5]), torch.tensor([1.0, 1.0]))
+        tensor(0.6437)
+        >>> bradley_terry_loss(torch.tensor([2.0]), torch.tensor([1.0]), margin=torch.tensor([1.0]))  # log 2
+        tensor(0.6931)
     """
     given = {"chosen": chosen, "rejected": rejected, "margin": margin, "target": target}
     check_shapes("(N,)", **{name: tensor for name, tensor in given.items() if tensor is not None})
@@ -61,6 +67,10 @@ def preference_strength(chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Tenso
 
     Raises:
         ValueError: If shapes differ from ``(M, N)`` or there is no voter.
+
+    Example:
+        >>> preference_strength(torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+        (tensor([ 2.0000, -0.5000]), tensor([1.0000, 0.5000]))
     """
     check_shapes("(M, N)", chosen=chosen, rejected=rejected)
     if chosen.shape[0] == 0:
@@ -87,6 +97,10 @@ def difference_loss(scores: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the shape is not ``(prompts, k)``, there is no prompt, or k < 2.
+
+    Example:
+        >>> difference_loss(torch.tensor([[0.0, 0.0, 0.0]])), difference_loss(torch.tensor([[-9.0, 0.0, 9.0]]))
+        (tensor(0.3333), tensor(0.6666))
     """
     check_shapes("(prompts, k)", scores=scores)
     check_not_empty(scores=scores)

@@ -33,6 +33,10 @@ def contrastive_reward(
     Raises:
         ValueError: If shapes differ, a prompt has no baseline (k = 0, or NaN or infinite entries), or an option is
             unknown. A missing baseline is never taken for 0.
+
+    Example:
+        >>> contrastive_reward(torch.tensor([1.5, 0.2]), torch.tensor([[1.0, 2.0], [0.0, 0.1]]))
+        tensor([0.0000, 0.1500])
     """
     _check_baselines(reward, baseline_rewards)
     check_fraction(quantile=quantile)
@@ -80,6 +84,11 @@ def seq2seq_token_rewards(
 
     Raises:
         ValueError: If shapes differ from ``(B, T)``, ids are not integers, or the mask is not bool.
+
+    Example:
+        >>> response, prediction = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[5, 6, 9, 8]])
+        >>> seq2seq_token_rewards(response, prediction, response > 0, normalize=False)
+        tensor([[ 1.,  1., -1.,  0.]])
     """
     check_mask(mask, "(B, T)", response=response, prediction=prediction)
     for name, ids in (("response", response), ("prediction", prediction)):
