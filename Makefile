@@ -17,7 +17,7 @@ STUDIES_s9   := seq2seq
 STUDIES_s10  := reward seq2seq ppo
 STUDIES_over := ppo
 
-.PHONY: help install demo study report bench reliability test lint clean
+.PHONY: help install demo study report bench reliability test docs lint clean
 
 help:
 	@echo "make install   a virtual environment in .venv with the tested versions (constraints.txt)"
@@ -28,6 +28,7 @@ help:
 	@echo "make bench     speed and memory against other libraries; runs/bench"
 	@echo "make reliability [SIZE=quick]   kills, faults, malformed files, fuzzing, pairs of processes; runs/reliability"
 	@echo "make test      the whole test suite"
+	@echo "make docs      the documentation as a site; runs/docs"
 	@echo "make lint      style and types"
 
 install: $(STAMP)
@@ -73,6 +74,14 @@ reliability: $(VENV)/.fuzz
 test: $(STAMP)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false \
 		$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python docs/hooks.py
+	$(BIN)/mkdocs build --strict
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
