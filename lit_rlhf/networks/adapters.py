@@ -17,6 +17,7 @@ from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import write_json
 from lit_rlhf.networks.low_rank import quicken
 from lit_rlhf.networks.sharding import assembled, whole
+from lit_rlhf.networks.slices import standing_in
 from lit_rlhf.networks.together import rank
 
 
@@ -72,7 +73,8 @@ class LoRA:
             target_modules=list(linear) if self.targets == "all-linear" else self.targets,
             fan_in_fan_out=any(isinstance(part, Conv1D) for part in linear.values()),  # GPT-2 keeps weights transposed
         )
-        inject_adapter_in_model(config, body, name)
+        with standing_in(model):
+            inject_adapter_in_model(config, body, name)
         quicken(body)
         pooler = getattr(body, "pooler", None)
         if pooler is not None:

@@ -26,6 +26,7 @@ from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.rows import check_folder
 from lit_rlhf.networks.fast import at_once
 from lit_rlhf.networks.sharding import assembled, whole
+from lit_rlhf.networks.slices import stored_of, values_of, without_weights
 from lit_rlhf.networks.together import rank
 
 
@@ -42,13 +43,14 @@ def load_model(path: str, kind: Literal["causal", "scalar", "rewriter"]) -> PreT
         DataError: If nothing can be loaded from there.
     """
     check_folder(path)
-    options: Any = {"dtype": torch.float32, "trust_remote_code": False}  # without, transformers may ask on a terminal
+    head: dict[str, Any] = {"num_labels": 1} if kind == "scalar" else {}
+    options: Any = {"trust_remote_code": False, **head}  # without the first, transformers may ask on a terminal
     try:
-        if kind == "rewriter" and AutoConfig.from_pretrained(path, trust_remote_code=False).is_encoder_decoder:
-            return AutoModelForSeq2SeqLM.from_pretrained(path, **options)
-        if kind != "scalar":
-            return AutoModelForCausalLM.from_pretrained(path, **options)
-        return AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, **options)
+        config = AutoConfig.from_pretrained(path, **options)
+        maker: Any = AutoModelForSequenceClassification if kind == "scalar" else AutoModelForCausalLM
+        if kind == "rewriter" and config.is_encoder_decoder:
+            maker = AutoModelForSeq2SeqLM
+        return without_weights(maker, config, path) or maker.from_pretrained(path, dtype=torch.float32, **options)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         hint = "Give a Hugging Face directory; an earlier stage writes one at its end."
@@ -132,10 +134,10 @@ def fingerprint(network: nn.Module, skip: str | None = None) -> str:
         skip: Leave out tensors whose name begins like this, such as a pooler that may be new and random.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(network.state_dict(keep_vars=True).items()):
         if skip is not None and name.startswith(skip):
             continue
-        flat = whole(tensor.detach()).reshape(-1)
+        flat = whole(values_of(tensor).detach()).reshape(-1)
         sample = flat[:: max(1, -(-flat.numel() // 4096))].float().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(sample.numpy().tobytes())
@@ -152,7 +154,10 @@ def ensure_pad_token(model: PreTrainedModel, renderer: Renderer) -> None:
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == renderer.eos_id:
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # type: ignore[attr-defined]
+            left = {name: stored_of(each) for name, each in model.named_parameters()}
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            for name, each in model.named_parameters():
+                each.stored = left.get(name)  # type: ignore[attr-defined]  where its rows are, but for those added
     model.config.pad_token_id = tokenizer.pad_token_id
 
 

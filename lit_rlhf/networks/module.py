@@ -2,6 +2,7 @@
 
 import os
 import random
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from lit_rlhf.data.batches import Loaded
 from lit_rlhf.networks.sharding import split
 from lit_rlhf.networks.shares import share
+from lit_rlhf.networks.slices import weights_in_files
 from lit_rlhf.networks.together import processes, sum_of_all
 
 
@@ -22,9 +24,17 @@ class NetworkModule(LightningModule):
     dropout draws other numbers. Networks are split where the strategy asks for it.
     """
 
+    @property
+    def _fsdp2(self) -> bool:
+        return isinstance(getattr(self._trainer, "strategy", None), ModelParallelStrategy)
+
+    def building(self) -> AbstractContextManager[None]:
+        """Where networks are loaded: weights that are going to be split stay in their files until they are."""
+        return weights_in_files(self._fsdp2)
+
     def split(self, network: nn.Module) -> None:
         """Split a network over the processes if the strategy is FSDP2; called at the end of ``configure_model``."""
-        if isinstance(getattr(self._trainer, "strategy", None), ModelParallelStrategy):
+        if self._fsdp2:
             assert self.device_mesh is not None
             split(network, self.device_mesh["data_parallel"], bf16=self.trainer.precision == "bf16-mixed")
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lit_rlhf.networks.fast import one_pass
+from lit_rlhf.networks.slices import Stored, put, stored_of
 from lit_rlhf.networks.together import rank
 
 _inside: ContextVar[tuple[int, ...]] = ContextVar("networks that are computing", default=())
@@ -37,13 +38,18 @@ def split(network: nn.Module, mesh: DeviceMesh, bf16: bool = False) -> None:
         bf16: Layers are gathered in bf16; the rest (embeddings, heads) and all sums of gradients stay in fp32.
             For training under autocast, which casts the inputs of products.
 
+    Weights that were left in their files (see `lit_rlhf.networks.slices`) are read now, each process's slices alone.
+
     Source: Zhao et al. 2023, "PyTorch FSDP" (arXiv 2304.11277), in its second version, ``fully_shard``.
     """
+    left = {name: stored for name, each in network.named_parameters() if (stored := stored_of(each)) is not None}
     plain = MixedPrecisionPolicy(cast_forward_inputs=False)
     low = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in [each for each in network.modules() if isinstance(each, GradientCheckpointingLayer)]:
         fully_shard(layer, mesh=mesh, mp_policy=low if bf16 else plain)
     root: Any = fully_shard(network, mesh=mesh, mp_policy=plain)
+    for name, stored in left.items():
+        _read_slice(root, name, stored, mesh)
     # Left gathered after an evaluation, the root's weights would not follow the optimiser's next step.
     root.set_reshard_after_forward(True)
     root.forward = _entering(root, root.forward)
@@ -52,6 +58,19 @@ def split(network: nn.Module, mesh: DeviceMesh, bf16: bool = False) -> None:
     for name in getattr(network, "computes", ()):
         setattr(root, name, _computing(root, getattr(root, name)))
     warnings.filterwarnings("ignore", ".*returned a view tensor.*")  # nobody changes what a network returns in place
+
+
+def _read_slice(root: nn.Module, name: str, stored: Stored, mesh: DeviceMesh) -> None:
+    """Put this process's rows of a weight in its place, read from its file; rows that were added to it are new."""
+    empty: Any = root.get_parameter(name)
+    size = -(-len(empty) // mesh.size())
+    start, end = (min(size * number, len(empty)) for number in (mesh.get_local_rank(), mesh.get_local_rank() + 1))
+    values = stored.read(min(start, stored.rows), min(end, stored.rows)).to(mesh.device_type)
+    if len(values) < end - start:
+        added = torch.empty(end - start - len(values), *values.shape[1:], device=values.device)
+        values = torch.cat([values, added.normal_(std=0.02)])
+    placed = DTensor.from_local(values, mesh, [Shard(0)], run_check=False, shape=empty.shape, stride=empty.stride())
+    put(root, empty, nn.Parameter(placed, empty.requires_grad))
 
 
 def is_split(network: nn.Module) -> bool:

@@ -42,7 +42,8 @@ class SFTModule(NetworkModule):
     def configure_model(self) -> None:
         """Load the network; called by the Trainer, again on resume."""
         if self.network is None:
-            self.network = PolicyNetwork(self.path).train()  # loading leaves dropout off
+            with self.building():
+                self.network = PolicyNetwork(self.path).train()  # loading leaves dropout off
             self.split(self.network)
 
     def loss(self, batch: ResponseBatch) -> Tensor:

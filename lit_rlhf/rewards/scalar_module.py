@@ -40,7 +40,8 @@ class ScalarRewardModule(AdaptedModule):
         """Build the network and its metrics; called by the Trainer, again on resume."""
         if self.network is not None:
             return
-        self.network = RewardNetwork(self.path).train()  # loading leaves dropout off
+        with self.building():
+            self.network = RewardNetwork(self.path).train()  # loading leaves dropout off
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.adapt(self.network.model, datamodule.renderer)
         self.finish(self.network)

@@ -76,7 +76,8 @@ class Seq2SeqRewardModule(AdaptedModule):
             return
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         marker = correction_marker(self.renderer, self.marker)
-        self.network = Rewriter(self.path, marker, self.renderer.pad_id).train()
+        with self.building():
+            self.network = Rewriter(self.path, marker, self.renderer.pad_id).train()
         self.network.model.config.rewriting = {"marker": marker}
         self.adapt(self.network.model, self.renderer)
         if self.lora is not None:

@@ -1,11 +1,16 @@
+import pytest
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 
 from lit_rlhf.data.batches import Sequences, stack_sequences
+from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.networks.adapters import LoRA
+from lit_rlhf.networks.backbone import ensure_pad_token, fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.networks.sampling import Sampling, sample
 from lit_rlhf.networks.sharding import full_weights, gathered, is_split, split
+from lit_rlhf.networks.slices import Stored, weights_in_files
 from tests.distributed.processes import connect
 
 ROWS = [([5, 6, 7], [8, 9]), ([5, 6], [10, 11, 12, 2]), ([4], [9]), ([7, 7, 7, 7], [3, 2, 8])]
@@ -73,3 +78,93 @@ def test_split_networks_compute_and_learn_as_whole_ones(pair, tiny_model):
         total = sum(each.numel() for each in policy.parameters())
         assert 0.45 * total < found["held"] < 0.55 * total
         assert all(torch.equal(value, policy.state_dict()[name]) for name, value in found["weights"].items())
+
+
+def read_slices(path: str, lora: bool) -> dict:
+    """A scalar model with twice its head and one more token, read slice by slice."""
+    connect()
+    mesh = init_device_mesh("cpu", (2,))
+    with weights_in_files():
+        network = RewardNetwork(path, scale=2.0)
+    named = fingerprint(network.model.base_model)
+    ensure_pad_token(network.model, with_another_token(path))
+    if lora:
+        LoRA(r=2).add(network.model)
+    at_first = sum(each.nbytes for each in network.parameters() if not each.is_meta)
+    read = []
+    with pytest.MonkeyPatch.context() as patch:
+        plain = Stored.read
+        patch.setattr(Stored, "read", lambda *args: read.append(plain(*args)) or read[-1])
+        split(network, mesh)
+    return {
+        "fingerprint": named,
+        "at_first": at_first,
+        "read": sum(each.nbytes for each in read),
+        "held": sum(each.to_local().nbytes for each in network.parameters()),
+        "weights": full_weights(network),
+    }
+
+
+def with_another_token(path: str) -> Renderer:
+    renderer = Renderer.load(path)
+    renderer.tokenizer.pad_token = renderer.tokenizer.eos_token
+    return renderer
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_no_process_holds_the_whole_model_while_it_is_loaded(pair, tiny_model, lora):
+    torch.manual_seed(0)
+    network = RewardNetwork(tiny_model, scale=2.0)
+    rows, named = network.model.get_input_embeddings().num_embeddings, fingerprint(network.model.base_model)
+    ensure_pad_token(network.model, with_another_token(tiny_model))
+    assert network.model.get_input_embeddings().num_embeddings == rows + 1
+    body = sum(each.nbytes for each in network.model.base_model.parameters())
+    if lora:
+        LoRA(r=2).add(network.model)
+    others = sum(each.nbytes for each in network.parameters()) - body
+    for found in pair.run(read_slices, tiny_model, lora):
+        assert found["fingerprint"] == named
+        assert found["at_first"] == others
+        assert 0.45 * body < found["read"] < 0.55 * body
+        assert found["held"] < 0.55 * body + others
+        for name, weight in network.state_dict().items():
+            if "embed_tokens" in name:
+                assert torch.equal(weight[:rows], found["weights"][name][:rows])
+            elif "lora_A" in name or "score" in name or name.startswith("head"):  # new and random
+                assert weight.std() == pytest.approx(float(found["weights"][name].std()), rel=0.5)
+            else:
+                assert torch.equal(weight, found["weights"][name])
+    assert torch.equal(found["weights"]["head.weight"], found["weights"]["model.score.weight"])
+
+
+def in_bf16(path: str) -> dict:
+    connect()
+    mesh = init_device_mesh("cpu", (2,))
+    torch.manual_seed(0)
+    network = RewardNetwork(path)
+    split(network, mesh, bf16=True)
+    seen = {}
+    layer = network.model.base_model.layers[0]
+    layer.register_forward_hook(
+        lambda *_: seen.update(layer=layer.mlp.up_proj.weight.dtype, head=network.head.weight.dtype)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = network(sequences(ROWS[:1] if mesh.get_local_rank() == 0 else ROWS[1:]))
+    scores.sum().backward()
+    gradients = {name: each.grad.full_tensor() for name, each in network.named_parameters()}
+    return {"seen": seen, "scores": scores.detach(), "gradients": gradients}
+
+
+def test_layers_in_bf16_leave_heads_sums_and_weights_in_fp32(pair, tiny_model):
+    both = pair.run(in_bf16, tiny_model)
+    torch.manual_seed(0)
+    network = RewardNetwork(tiny_model)
+    scores = network(sequences())
+    (scores.sum() / 2).backward()
+    assert both[0]["seen"] == {"layer": torch.bfloat16, "head": torch.float32}
+    assert both[0]["scores"].dtype == torch.float32
+    torch.testing.assert_close(torch.cat([found["scores"] for found in both]), scores.detach(), atol=3e-2, rtol=3e-2)
+    for name, parameter in network.named_parameters():
+        gradient = both[0]["gradients"][name]
+        assert gradient.dtype == torch.float32
+        assert (gradient - parameter.grad).norm() < 0.05 * parameter.grad.norm()
