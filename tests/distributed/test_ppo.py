@@ -7,28 +7,48 @@ from typing import Any
 import pytest
 import torch
 
-DDP = {"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {"process_group_backend": "gloo"}}
+from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.networks.backbone import export, load_model
+from lit_rlhf.networks.sampling import Sampling, sample
+from tests.distributed.processes import connect
+
+GLOO = {"process_group_backend": "gloo"}
+DDP = {"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": GLOO}
+SIZES = {"data_parallel_size": 2, "tensor_parallel_size": 1}
 FSDP2 = {
     "class_path": "lightning.pytorch.strategies.ModelParallelStrategy",
-    "init_args": {"data_parallel_size": 2, "tensor_parallel_size": 1, "process_group_backend": "gloo"},
+    "init_args": {**GLOO, **SIZES, "save_distributed_checkpoint": False},
 }
-SCALED = "lit_rlhf.rewards.ScaledReward"
+IN_PARTS = {**FSDP2, "init_args": {**FSDP2["init_args"], "save_distributed_checkpoint": True}}
 
 
 def world(kind: str, size: int, **options) -> dict:
     return {"class_path": f"lit_rlhf.world.{kind}", "init_args": {"size": size, **options}}
 
 
+@pytest.fixture(scope="module")
+def restless(tiny_model, tmp_path_factory) -> str:
+    """A tiny random policy that ends many of its responses early, and some at once."""
+    model = load_model(tiny_model, "causal")
+    renderer = Renderer.load(tiny_model)
+    model.config.tie_word_embeddings = False
+    head = model.get_input_embeddings().weight.detach().clone()
+    head[renderer.eos_id] *= 30.0
+    model.lm_head.weight = torch.nn.Parameter(head)
+    return str(export(model, renderer, tmp_path_factory.mktemp("restless") / "model"))
+
+
 def options(model: str, scorer: str, processes: int, strategy: dict | None = None, **module) -> dict:
-    """A run of six prompts per iteration, in minibatches of four; the last iteration of an epoch has one prompt."""
-    inner = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": scorer}}
+    """Iterations of six prompts in minibatches of four; the last one of an epoch has a single prompt."""
+    scalar = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": scorer, "batch_size": 2}}
     given = {
         "policy": model,
         "critic": scorer,
-        "reward": {"class_path": SCALED, "init_args": {"inner": inner}},
+        "reward": {"class_path": "lit_rlhf.rewards.ScaledReward", "init_args": {"inner": scalar}},
         "judge": {"class_path": "lit_rlhf.rewards.GoldReward"},
         "sampling": {"max_new_tokens": 12},
-        "settings": {"minibatch_size": 4 // processes, "epochs": 2},
+        "settings": {"minibatch_size": 4 // processes, "epochs": 2, "critic_warmup": 1, "entropy_bonus": 0.01},
+        "kl": {"coefficient": 0.1, "target": 2.0, "horizon": 30},
         "optimizer": {"lr": 1e-3, "schedule": "constant", "warmup": 0.0},
     }
     trainer: dict[str, Any] = {"max_steps": 4, "log_every_n_steps": 1, "val_check_interval": 2}
@@ -43,27 +63,30 @@ def options(model: str, scorer: str, processes: int, strategy: dict | None = Non
             "max_length": 80,
         },
         "trainer": {**trainer, "check_val_every_n_epoch": None},
-        "checkpoint": {"every_n_train_steps": 2, "save_top_k": 1},
+        "checkpoint": {"every_n_train_steps": 2, "save_top_k": -1, "filename": "{step}"},
     }
 
 
-def train(folder: str, given: dict, *words: str) -> dict:
-    """Run ``fit``, and tell what came out of it."""
+def train(folder: str, given: dict, *words: str) -> tuple[torch.Tensor, float]:
+    """Run ``fit``; gives the state of the module's random numbers, and its KL coefficient."""
     from lit_rlhf.cli.stage import run_stage
 
     quiet = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
     given = {**given, "trainer": {"default_root_dir": folder, **quiet, **given["trainer"]}}
     given["export"] = {"directory": f"{folder}/model"}
-    path = Path(folder) / f"options-{given['trainer'].get('devices', 1)}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    module: Any = run_stage(["fit", "-c", str(_written(path, given)), *words]).model
-    return {"generator": module.generator.get_state(), "examples": module.examples, "kl": module.kl_coefficient}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    config = Path(folder) / f"options-{id(given)}.yaml"  # each process has its own
+    config.write_text(json.dumps(given))
+    module: Any = run_stage(["fit", "-c", str(config), *words]).model
+    return module.generator.get_state(), module.kl_coefficient
 
 
-def _written(path: Path, given: dict) -> Path:
-    partial = path.with_suffix(f".{id(given)}")
-    partial.write_text(json.dumps(given))
-    return partial.rename(path)
+def trained_and_resumed(folder: str, given: dict) -> tuple[torch.Tensor, float]:
+    """A whole run, and one that goes on from its second step in ``folder/resumed``."""
+    found = train(folder, given)
+    (checkpoint,) = Path(folder, "checkpoints").glob("step=2*")
+    train(f"{folder}/resumed", given, "--ckpt_path", str(checkpoint))
+    return found
 
 
 def lines(folder: Path) -> list[dict]:
@@ -83,8 +106,71 @@ def assert_equal_runs(one: Path, two: Path) -> None:
         torch.testing.assert_close(weights(two)[name], value, atol=1e-5, rtol=1e-4)
 
 
-def test_two_processes_with_ddp(pair, tiny_model, tiny_reward_model, tmp_path):
-    alone = train(str(tmp_path / "one"), options(tiny_model, tiny_reward_model, 1))
-    both = pair.run(train, str(tmp_path / "two"), options(tiny_model, tiny_reward_model, 2, DDP))
+def demonstrations(processes: int) -> dict:
+    data = {"sources": world("WorldDemonstrations", 16), "val_fraction": 0.0}
+    given = {"class_path": "lit_rlhf.data.datamodule.PreferenceDataModule", "init_args": data}
+    init_args = {"data": given, "batch_size": 6 // processes}
+    return {"class_path": "lit_rlhf.policy.Demonstrations", "init_args": init_args}
+
+
+def test_two_processes_with_ddp_train_as_one(pair, restless, tiny_reward_model, tmp_path):
+    def given(processes: int, strategy: dict | None = None) -> dict:
+        beside = demonstrations(processes)
+        return options(restless, tiny_reward_model, processes, strategy, demonstrations=beside)
+
+    state, coefficient = train(str(tmp_path / "one"), given(1))
+    both = pair.run(train, str(tmp_path / "two"), given(2, DDP))
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
-    assert all(torch.equal(each["generator"], alone["generator"]) for each in both)
+    rows = [row for row in lines(tmp_path / "two") if "train/kl" in row]
+    assert all(1 < row["train/response_length"] < 12 for row in rows)  # uneven lengths
+    assert [row["train/first_ratio"] for row in rows] == [1.0] * 4
+    assert coefficient != 0.1
+    for theirs, other in both:
+        assert torch.equal(theirs, state)
+        assert other == pytest.approx(coefficient)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_two_processes_with_fsdp2_train_as_one_and_resume(pair, restless, tiny_reward_model, tmp_path, lora):
+    """Every network split; checkpoints in one file, and with adapters in parts."""
+    scored = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": tiny_reward_model, "scale": 0.5}}
+    module = {"critic": None, "lora": {"r": 4}} if lora else {"reward": scored, "judge": scored}
+    train(str(tmp_path / "one"), options(restless, tiny_reward_model, 1, **module))
+    given = options(restless, tiny_reward_model, 2, IN_PARTS if lora else FSDP2, **module)
+    pair.run(trained_and_resumed, str(tmp_path / "two"), given)
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
+    behind = [row for row in lines(tmp_path / "two") if row["step"] > 2]
+    assert lines(tmp_path / "two" / "resumed") == behind
+    for name, value in weights(tmp_path / "two").items():
+        assert torch.equal(weights(tmp_path / "two" / "resumed")[name], value)
+
+
+# ---------------------------------------------------------------------- sampling
+
+
+PROMPTS, LENGTHS = torch.arange(35).reshape(7, 5) + 3, torch.tensor([5, 4, 3, 5, 5, 2, 5])
+
+
+def drawn(model: str, first: int, k: int) -> tuple:
+    """What this process draws for its prompts: the first so many, or the others."""
+    connect()
+    rank = torch.distributed.get_rank()
+    rows = slice(first) if rank == 0 else slice(first, 7)
+    counted = len(PROMPTS[rows])
+    rows = rows if counted else slice(1)  # one stands in
+    generator = torch.Generator().manual_seed(3)
+    eos = Renderer.load(model).eos_id
+    found = sample(load_model(model, "causal"), PROMPTS[rows], LENGTHS[rows], eos, Sampling(20), generator, k, counted)
+    return found[0].response_lists()[: counted * k], found[1][: counted * k], generator.get_state()
+
+
+@pytest.mark.parametrize(("first", "k"), [(4, 1), (1, 3), (0, 2)])
+def test_two_processes_draw_what_one_would_draw(pair, restless, first, k):
+    generator, eos = torch.Generator().manual_seed(3), Renderer.load(restless).eos_id
+    sequences, truncated = sample(load_model(restless, "causal"), PROMPTS, LENGTHS, eos, Sampling(20), generator, k)
+    (ours, cut, state), (theirs, other_cut, other_state) = pair.run(drawn, restless, first, k)
+    assert ours + theirs == sequences.response_lists()
+    assert len(set(map(len, ours + theirs))) > 2
+    assert torch.equal(torch.cat([cut, other_cut]), truncated)
+    assert torch.equal(state, generator.get_state())
+    assert torch.equal(other_state, generator.get_state())
