@@ -74,7 +74,7 @@ class StageCLI(LightningCLI):
             check_strategy(path, self.trainer.strategy)
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
-                logger.settle(str(self.trainer.default_root_dir))
+                logger.settle(str(self.trainer.default_root_dir), job_type(type(self.model).__name__))
 
     def _parse_ckpt_path(self) -> None:
         """Keep the options as given, and refuse a checkpoint that does not fit them.
