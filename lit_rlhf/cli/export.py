@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from lit_rlhf import policy, rewards  # noqa: F401  makes their classes known by name
+from lit_rlhf import policy, rewards  # noqa: F401  # pyright: ignore[reportUnusedImport]  makes classes known by name
 from lit_rlhf.cli.card import export_with_card
 from lit_rlhf.cli.shards import read_checkpoint
 from lit_rlhf.data.errors import DataError

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def done(stage: Stage) -> dict[str, Any] | None:
 
 
 @contextmanager
-def own_folder(stage: Stage) -> Iterator[None]:
+def own_folder(stage: Stage) -> Generator[None]:
     """The stage's folder with the present key, while the stage runs.
 
     A folder with another key moves aside, and one that was moved aside with the present key comes back. If the stage

@@ -1,6 +1,6 @@
 """``lit-rlhf plan``: whether a stage fits on the GPUs that one means to rent, and what would make it fit."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,7 +111,7 @@ def _fewest_gpus(shape: Shape, works: list[Work], gpu_memory: float) -> dict[str
     gpus = 2 * max(1, works[0].gpus)
     while gpus <= MOST_GPUS:
         for work in works:
-            more = Work(**{**asdict(work), "gpus": gpus, "sharding": "fsdp"})
+            more = replace(work, gpus=gpus, sharding="fsdp")
             found = _alternative(shape, more, usable(gpu_memory, gpus))
             if found["fits"]:
                 return {"gpus": gpus, **found}
@@ -170,7 +170,7 @@ def _machine(trainer: dict[str, Any]) -> dict[str, Any]:
     init = (strategy.get("init_args") or {}) if isinstance(strategy, dict) else {}
     name = strategy.get("class_path", "") if isinstance(strategy, dict) else str(strategy)
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes", 1)
-    count = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdecimal() else None
+    count = len(devices) if isinstance(devices, list) else int(str(devices)) if str(devices).isdecimal() else None
     sharded = "fsdp" in name.lower() or name.endswith("ModelParallelStrategy")
     return {
         "precision": trainer.get("precision"),

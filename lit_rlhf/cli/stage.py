@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from lit_rlhf import policy, rewards  # noqa: F401  makes their classes known by name
+from lit_rlhf import policy, rewards  # noqa: F401  # pyright: ignore[reportUnusedImport]  makes classes known by name
 from lit_rlhf.cli.callbacks import Export, Generations, History, Progress, SaveConfig
 from lit_rlhf.cli.checkpoints import Checkpoint, RandomState, check_checkpoint, check_strategy, model_options
 from lit_rlhf.cli.lineage import job_type
@@ -64,10 +64,11 @@ class StageCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Refuse what would train wrongly, and let W&B write into the run's folder unless the options name another."""
         strategy = self.trainer.strategy
-        if isinstance(strategy, ModelParallelStrategy) and strategy._tensor_parallel_size != 1:
+        parts = getattr(strategy, "_tensor_parallel_size", 1)
+        if isinstance(strategy, ModelParallelStrategy) and parts != 1:
             hint = "Give 1, and the number of all processes as data_parallel_size; see configs/trainer/fsdp2.yaml."
             where = "option trainer.strategy.init_args.tensor_parallel_size"
-            raise DataError(f"is {strategy._tensor_parallel_size}, and products are not split here", where, hint)
+            raise DataError(f"is {parts}, and products are not split here", where, hint)
         command = self.config.get("subcommand")
         path = (self.config[command] if command else self.config).get("ckpt_path")
         if path is not None and path not in ("best", "hpc"):

@@ -3,13 +3,13 @@
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.loggers.logger import _DummyExperiment, rank_zero_experiment
+from lightning.fabric.loggers.logger import _DummyExperiment, rank_zero_experiment  # pyright: ignore[reportPrivateUsage]
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
@@ -120,7 +120,7 @@ class Wandb(WandbLogger):
         return _DummyExperiment()
 
     @contextmanager
-    def surviving(self) -> Iterator[None]:
+    def surviving(self) -> Generator[None]:
         """Training goes on without W&B where W&B fails."""
         try:
             yield

@@ -163,7 +163,7 @@ class PreferenceDataModule(LightningDataModule):
             raise self._nothing_left("")
         self._ready = (view, path)
 
-    def train_dataloader(self) -> StatefulDataLoader:
+    def train_dataloader(self) -> StatefulDataLoader[Any]:
         """Shuffled, length-bucketed batches; resumes after the last batch that was used."""
         if self._pool:
             stream = self._stream(self._pool)
@@ -173,21 +173,22 @@ class PreferenceDataModule(LightningDataModule):
             raise self._nothing_left(" for training")
         return self._loader(self.train_rows, self.batch_size, shuffle=True)
 
-    def val_dataloader(self) -> StatefulDataLoader | list[Any]:
+    def val_dataloader(self) -> StatefulDataLoader[Any] | list[Any]:
         """Validation batches in their order; an empty list where nothing was set aside."""
         return self._loader(self.val_rows, self.val_batch_size, shuffle=False) if self.val_rows else []
 
-    def test_dataloader(self) -> StatefulDataLoader | list[Any]:
+    def test_dataloader(self) -> StatefulDataLoader[Any] | list[Any]:
         """The validation batches: name the sources to be tested as ``val_sources``."""
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> StatefulDataLoader:
+    def predict_dataloader(self) -> StatefulDataLoader[Any]:
         """The training part in its order, each row once: what offline baselines are sampled for."""
         return self.plain_dataloader(self.train_rows)
 
-    def plain_dataloader(self, rows: list[Row]) -> StatefulDataLoader:
-        """Any rows in their order, each once, in batches of ``val_batch_size``."""
-        return self._loader(rows, self.val_batch_size, shuffle=False)
+    def plain_dataloader(self, rows: list[Row]) -> StatefulDataLoader[Any]:
+        """Any rows in their order, each once, in batches of ``val_batch_size`` that processes take in turn."""
+        sampler = WholeBatches([row.length for row in rows], self.val_batch_size, *self._place())
+        return make_loader(rows, sampler, self._collate, self.workers)
 
     # ------------------------------------------------------------------ exact resume
 
@@ -282,7 +283,7 @@ class PreferenceDataModule(LightningDataModule):
         cut = self.over_length == "cut_prompt"
         return list(tokenise(records, self.renderer, self.view, self.counts[part], self.max_length, cut))
 
-    def _loader(self, rows: list[Row], batch_size: int, shuffle: bool) -> StatefulDataLoader:
+    def _loader(self, rows: list[Row], batch_size: int, shuffle: bool) -> StatefulDataLoader[Any]:
         lengths = [row.length for row in rows]
         sampler = BucketBatchSampler(lengths, batch_size, shuffle, self.seed, self.bucket, *self._place())
         return make_loader(rows, sampler, self._collate, self.workers)

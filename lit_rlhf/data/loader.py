@@ -150,7 +150,7 @@ def make_loader(
     collate: Callable[[list[Any]], Any],
     workers: int = 0,
     ahead: int = 2,
-) -> StatefulDataLoader:
+) -> StatefulDataLoader[Any]:
     """A loader over ``rows`` whose ``state_dict`` resumes after the last batch it gave out.
 
     Args:

@@ -146,7 +146,7 @@ def _selection(study: Study, only: str | None) -> tuple[list[str], list[Claim]]:
     return [part for part in study.parts if part in wanted], [each for each in study.claims if only in each.rows]
 
 
-def _measured(study: Study, jobs: list[Job], folder: Path, processes: int) -> Iterator[tuple[int, tuple]]:
+def _measured(study: Study, jobs: list[Job], folder: Path, processes: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Measure what has not been; yields how many are done, with part, seed and seconds, as they are finished."""
     pending = [job for job in jobs if not _result(folder, *job).exists()]
     done = len(jobs) - len(pending)

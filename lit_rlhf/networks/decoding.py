@@ -1,7 +1,10 @@
 """Weights in the form that suits decoding: adapters added, and laid out for products with few rows."""
 
+# Peft's method would make adapters trainable.
+# pyright: reportPrivateUsage=false
+
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 
 @contextmanager
-def for_decoding(model: nn.Module) -> Iterator[None]:
+def for_decoding(model: nn.Module) -> Generator[None]:
     """Exchange the weights of a model's linear layers for a while; afterwards they are what they were, bit for bit.
 
     Active adapters are added to the weights: a step then costs what it costs without them. On a CPU the weights are

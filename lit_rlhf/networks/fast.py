@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -53,7 +53,7 @@ _one_pass: ContextVar[bool] = ContextVar("rows go through a network all at once"
 
 
 @contextmanager
-def one_pass() -> Iterator[None]:
+def one_pass() -> Generator[None]:
     """All rows go through a network at once for a while, never in groups.
 
     Where a network is split over processes, each pass through it is a meeting of all of them: the number of passes

@@ -1,5 +1,8 @@
 """A linear layer with low-rank adapters that passes over its wide results once."""
 
+# A layer may have no bias, whatever torch's types say.
+# pyright: reportUnnecessaryComparison=false
+
 from typing import Any
 
 from peft.tuners.lora.layer import Linear

@@ -1,5 +1,8 @@
 """The optimiser that every stage shares: AdamW with warm-up and a schedule."""
 
+# There may be no limit, whatever Lightning's types say.
+# pyright: reportUnnecessaryComparison=false
+
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

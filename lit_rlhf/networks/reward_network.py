@@ -1,5 +1,8 @@
 """A transformer body with a one-number head: reward model and critic."""
 
+# A layer may have no bias, whatever torch's types say.
+# pyright: reportUnnecessaryComparison=false
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

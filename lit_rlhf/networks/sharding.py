@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -79,7 +79,7 @@ def is_split(network: nn.Module) -> bool:
 
 
 @contextmanager
-def gathered(network: nn.Module) -> Iterator[None]:
+def gathered(network: nn.Module) -> Generator[None]:
     """Whole weights for a while, gathered once: for rollouts, and for code that reads weights outside of a forward.
 
     All processes must enter and leave together; between, each may compute as often as it likes, without gradients.

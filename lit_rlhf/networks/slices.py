@@ -1,8 +1,11 @@
 """Models whose weights stay in their files at first: each process of several reads its own slices alone."""
 
+# Torch and transformers offer no other way.
+# pyright: reportPrivateUsage=false
+
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -40,7 +43,7 @@ class Stored:
 
 
 @contextmanager
-def weights_in_files(wanted: bool = True) -> Iterator[None]:
+def weights_in_files(wanted: bool = True) -> Generator[None]:
     """Models that are loaded meanwhile leave their weights in the files; `lit_rlhf.networks.sharding.split` reads them.
 
     Until then these are on torch's meta device. What the files do not hold, such as a new head, is there at once.
@@ -92,7 +95,7 @@ def without_weights(kind: Any, config: Any, path: str) -> PreTrainedModel | None
 
 
 @contextmanager
-def standing_in(model: nn.Module) -> Iterator[None]:
+def standing_in(model: nn.Module) -> Generator[None]:
     """Real parameters of four bytes stand for those that are still in files: peft puts adapters where these are."""
     pairs = [(each, nn.Parameter(torch.zeros(1).expand(each.shape))) for each in model.parameters() if stored_of(each)]
     for parameter, placeholder in pairs:
@@ -115,7 +118,7 @@ def values_of(parameter: Tensor) -> Tensor:
     return parameter if stored is None else stored.read()
 
 
-def put(network: nn.Module, old: Tensor, new: nn.Parameter) -> None:
+def put(network: nn.Module, old: Tensor, new: Tensor) -> None:
     """Let all modules that hold a parameter, several where weights are tied, hold another one."""
     for part in network.modules():
         for name in [name for name, each in part._parameters.items() if each is old]:
@@ -142,7 +145,7 @@ def _shape(stored: Stored) -> tuple[int, ...]:
 
 
 @contextmanager
-def _meta_parameters() -> Iterator[None]:
+def _meta_parameters() -> Generator[None]:
     """Parameters go to the meta device as they are made; buffers, which no file holds, stay."""
     register = nn.Module.register_parameter
 

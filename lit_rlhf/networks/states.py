@@ -1,7 +1,10 @@
 """Hidden states of the tokens that are asked for, computed without padding and without what nobody reads."""
 
+# Transformers offers no other way.
+# pyright: reportPrivateUsage=false
+
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -168,7 +171,7 @@ def asked_only(model: PreTrainedModel, places: Tensor) -> AbstractContextManager
 
 
 @contextmanager
-def _only(model: PreTrainedModel, places: Tensor) -> Iterator[None]:
+def _only(model: PreTrainedModel, places: Tensor) -> Generator[None]:
     """Let the last layer's tokenwise parts compute some tokens only; the others' states become meaningless."""
     layer = _last_layer(model)
     # A checkpointed layer is computed again on the way back, when nobody says any more what is asked for.

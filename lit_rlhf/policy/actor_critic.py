@@ -1,7 +1,10 @@
 """The networks of policy optimisation: policy, reference and critic, separate or on one trunk."""
 
+# Peft's methods would change what is trainable.
+# pyright: reportPrivateUsage=false
+
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -200,7 +203,7 @@ class AdapterScores(RewardNetwork):
             return super()._states(sequences, positions, mask)
 
     @contextmanager
-    def _active(self) -> Iterator[None]:
+    def _active(self) -> Generator[None]:
         """These adapters for a while, then the policy's again."""
         layers = [part for part in self.model.modules() if isinstance(part, LoraLayer)]
         kept = [layer._active_adapter for layer in layers]
@@ -214,7 +217,7 @@ class AdapterScores(RewardNetwork):
 
 
 @contextmanager
-def without_adapters(model: Any) -> Iterator[None]:
+def without_adapters(model: Any) -> Generator[None]:
     """Switch the adapters of a model off for a while."""
     layers = [part for part in model.modules() if isinstance(part, LoraLayer) and not part.disable_adapters]
     for layer in layers:

@@ -1,6 +1,6 @@
 """Charts as SVG text: lines and rows of intervals, narrow enough for a phone, with a text for each point."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from math import floor, isfinite, log10
@@ -89,7 +89,7 @@ def line_chart(lines: list[Line], x_label: str, y_label: str, at: float | None =
     return _svg(parts, HEIGHT, f"{y_label} over {x_label}") + legend(lines)
 
 
-def _drawn(line: Line, px, py) -> list[str]:
+def _drawn(line: Line, px: Callable[[float], float], py: Callable[[float], float]) -> list[str]:
     points = [f"{px(x):.1f},{py(y):.1f}" for x, y in zip(line.x, line.y, strict=True)]
     style = f"c{line.colour}" + " dashed" * line.dashed + " thin" * line.thin
     found = []

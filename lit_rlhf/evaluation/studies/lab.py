@@ -161,7 +161,9 @@ class Lab:
         """A reward model to be trained from the SFT policy."""
         return ScalarRewardModule(self.policy, self.optimizer)
 
-    def fit(self, module: LightningModule, data: PreferenceDataModule, number: int, **trainer: Any) -> list[dict]:
+    def fit(
+        self, module: LightningModule, data: PreferenceDataModule, number: int, **trainer: Any
+    ) -> list[dict[str, Any]]:
         """Train under a seed of its own; returns the validation figures after each epoch."""
         seed_everything(1000 * self.seed + number, verbose=False)
         data.seed = 1000 * self.seed + number
