@@ -60,7 +60,9 @@ def line_chart(lines: list[Line], x_label: str, y_label: str, at: float | None =
     xs = [float(x) for line in lines for x in line.x]
     ys = [float(y) for line in lines for y in (*line.y, *line.low, *line.high) if isfinite(y)]
     ys += [] if at is None else [at]
-    x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
+    places = sorted(set(xs))
+    few = len(places) <= 10 and all(x.is_integer() for x in places)
+    x_ticks, y_ticks = places if few else ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
     x_low, x_high = min(xs), max(xs)
     y_low, y_high = min(*ys, y_ticks[0]), max(*ys, y_ticks[-1])
 

@@ -91,7 +91,8 @@ def treatments(measured: list[Measurement]) -> Figure:
 
 
 def denoised(measured: list[Measurement]) -> Figure:
-    """KL without a penalty."""
+    """KL without a penalty, over the seeds on which it was measured."""
+    measured = [m for m in measured if "denoised" in m] or measured
     lines = []
     for colour, name in enumerate(["baseline", "margin", "flip", "soft_margin"], 1):
         courses = [smoothed(m["denoised"]["policies"][name]["course"]["kl"]).tolist() for m in measured]
