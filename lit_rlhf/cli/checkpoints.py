@@ -2,10 +2,12 @@
 
 import os
 import random
+import shutil
 import signal
 import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -124,6 +126,9 @@ class Checkpoint(ModelCheckpoint):
         """
         target = Path(filepath)
         partial = target.with_name(f".{target.name}.partial")
+        if trainer.is_global_zero:  # what a killed run has left there
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+        trainer.strategy.barrier("room for a checkpoint")
         super()._save_checkpoint(trainer, str(partial))
         if trainer.is_global_zero:
             (replace_directory if partial.is_dir() else os.replace)(partial, target)
@@ -179,6 +184,14 @@ def model_options(parser: Any, config: Any) -> dict[str, Any]:
     return yaml.safe_load(parser.dump(config, skip_none=False))["model"]
 
 
+def put_back(path: Path) -> None:
+    """Give a checkpoint that is a folder its name again, if a kill came just before the next one took its place."""
+    outdated = path.with_name(f".{path.name}.outdated")
+    if not path.exists() and outdated.exists():
+        with suppress(FileNotFoundError):  # another process may be quicker
+            outdated.rename(path)
+
+
 def check_checkpoint(path: str, model: dict[str, Any], resume: bool) -> None:
     """Refuse a checkpoint that is missing, of another kind of module, or (to resume) of other model options.
 
@@ -192,6 +205,7 @@ def check_checkpoint(path: str, model: dict[str, Any], resume: bool) -> None:
     Raises:
         DataError: With every option that differs.
     """
+    put_back(Path(path))
     saved = read_checkpoint(path, weights=False)["callbacks"].get("SaveConfig", {}).get("model")
     if resume:
         _check_bytes(path)

@@ -104,6 +104,7 @@ def _tracks(extra: list[str]) -> bool:
 def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -> dict[str, float]:
     """Run the stage just as ``lit-rlhf COMMAND -c … -c stage.yaml`` would; returns its last metrics."""
     from lit_rlhf.cli.callbacks import SaveConfig
+    from lit_rlhf.cli.checkpoints import put_back
     from lit_rlhf.cli.stage import run_stage
 
     folder = str(stage.directory)
@@ -121,6 +122,7 @@ def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -
     merged.write_text(yaml.dump(_merged(defaults, stage.options), Dumper=_Dumper, sort_keys=False), "utf-8")
     args = [stage.command, *(word for file in [*stage.config, str(merged)] for word in ("-c", file)), *extra]
     checkpoint = stage.directory / "checkpoints" / "last.ckpt"
+    put_back(checkpoint)
     if stage.command == "fit" and checkpoint.exists():
         rank_zero_info(f"going on from {checkpoint}")
         args += ["--ckpt_path", str(checkpoint)]

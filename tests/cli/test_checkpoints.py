@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as parts
 
+from lit_rlhf.cli.checkpoints import put_back
 from lit_rlhf.cli.commands import dispatch
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.policy import PPOModule, SFTModule
@@ -191,6 +192,22 @@ def test_a_damaged_checkpoint_is_refused(lit, tiny_model, tmp_path, damaged):
     checkpoint.write_bytes(damaged(checkpoint))
     with pytest.raises(DataError, match=r"last\.ckpt: is (damaged|no checkpoint)"):
         lit("fit", tmp_path, demonstrations(tiny_model), *last(tmp_path))
+
+
+def test_a_folder_that_was_about_to_be_replaced_comes_back(tmp_path):
+    outdated = tmp_path / ".last.ckpt.outdated"
+    outdated.mkdir()
+    put_back(tmp_path / "last.ckpt")
+    assert (tmp_path / "last.ckpt").is_dir()
+    outdated.mkdir()
+    put_back(tmp_path / "last.ckpt")
+    assert outdated.exists(), "the new one was there"
+
+
+def test_what_a_killed_run_left_of_a_checkpoint_is_in_nobodys_way(lit, tiny_model, tmp_path):
+    (tmp_path / "checkpoints" / ".last.ckpt.partial").mkdir(parents=True)
+    lit("fit", tmp_path, demonstrations(tiny_model))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_whole(lit, tiny_model, tmp_path, monkeypatch):
