@@ -86,9 +86,17 @@ def picture(points: list[Point], exponents: dict[str, Any], path: Path) -> None:
             panel.loglog(ends, np.exp(level) * ends**slope, color=COLOURS[2], linewidth=1)
             panel.set_title(f"{AXES[axis].title}\nexponent {shown(found[what])}", fontsize=8)
             panel.set_ylabel(name, fontsize=8)
+            panel.set_xticks(sorted(set(x)), [_short(size) for size in sorted(set(x))], fontsize=7)
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.tick_params(axis="y", labelsize=7)
+            panel.minorticks_off()
             panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _short(size: int) -> str:
+    return next((f"{size / unit:.3g}{name}" for unit, name in ((10**6, "M"), (10**3, "k")) if size >= unit), str(size))
 
 
 def main() -> None:

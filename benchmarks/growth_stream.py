@@ -4,8 +4,8 @@ Shards are generated in a temporary folder: rows of the synthetic world, each wi
 Every measurement is made in a fresh process with one thread; memory is the peak of what the process holds, over what
 it held before the files were opened, and time is CPU time.
 
-python -m benchmarks.growth_stream --rows 10000000              reads every row; tokenises 100,000 at either end
-python -m benchmarks.growth_stream --rows 1000000 --whole       tokenises every row
+python -m benchmarks.growth_stream --rows 10000000              rows at either end: read, and read and tokenised
+python -m benchmarks.growth_stream --rows 1000000 --whole       every row
 """
 
 import argparse
@@ -16,15 +16,17 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow
+import pyarrow.compute as pc
 import pyarrow.parquet
 import torch
 
@@ -40,6 +42,8 @@ from lit_rlhf.world import WorldPairs, write_base_model
 
 Kind = Literal["jsonl", "parquet"]
 BATCH = 32
+TEXTS = WorldPairs(500)
+_NAMES = ("prompt", "chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -66,29 +70,29 @@ class Part:
 def write_shards(folder: Path, rows: int, shards: int, kind: Kind, group: int) -> str:
     """Write files of pairs, and return the pattern that names them."""
     folder.mkdir(parents=True)
-    texts = [(record.prompt[-1].content, record.chosen, record.rejected) for record in WorldPairs(500).records()]
-    numbered = enumerate(cycle(texts))
+    write = {"jsonl": _write_lines, "parquet": _write_groups}[kind]
+    texts = [(record.prompt[-1].content, record.chosen or "", record.rejected or "") for record in TEXTS.records()]
     for shard in range(shards):
-        size = rows * (shard + 1) // shards - rows * shard // shards
-        mine = ((f"{number}: {prompt}", chosen, rejected) for number, (prompt, chosen, rejected) in numbered)
-        path = folder / f"{shard:04d}.{kind}"
-        (_write_lines if kind == "jsonl" else _write_groups)(path, islice(mine, size), group)
+        first, end = (rows * number // shards for number in (shard, shard + 1))
+        write(folder / f"{shard:04d}.{kind}", texts, range(first, end), group)
     return str(folder / f"*.{kind}")
 
 
-_NAMES = ("prompt", "chosen", "rejected")
-
-
-def _write_lines(path: Path, rows: Iterable[tuple[str, ...]], group: int) -> None:
+def _write_lines(path: Path, texts: list[tuple[str, ...]], numbers: range, group: int) -> None:
+    rows = [json.dumps(dict(zip(_NAMES, (f": {text[0]}", *text[1:]), strict=True))) for text in texts]
+    ends = [row.removeprefix('{"prompt": "') for row in rows]
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(dict(zip(_NAMES, row, strict=True))) + "\n" for row in rows)
+        file.writelines(f'{{"prompt": "{number}{ends[number % len(ends)]}\n' for number in numbers)
 
 
-def _write_groups(path: Path, rows: Iterator[tuple[str, ...]], group: int) -> None:
-    schema = pyarrow.schema([(name, pyarrow.string()) for name in _NAMES])
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        while some := list(islice(rows, group)):
-            writer.write_table(pyarrow.table(dict(zip(_NAMES, zip(*some, strict=True), strict=True)), schema))
+def _write_groups(path: Path, texts: list[tuple[str, ...]], numbers: range, group: int) -> None:
+    table = pyarrow.table(dict(zip(_NAMES, zip(*texts, strict=True), strict=True)))
+    with pyarrow.parquet.ParquetWriter(path, table.schema) as writer:
+        for first in range(numbers.start, numbers.stop, group):
+            some = np.arange(first, min(first + group, numbers.stop))
+            rows = table.take(some % len(texts))
+            prompts = pc.binary_join_element_wise(pyarrow.array(some).cast("string"), rows["prompt"], ": ")  # type: ignore[attr-defined]
+            writer.write_table(rows.set_column(0, "prompt", prompts).combine_chunks())
 
 
 # ------------------------------------------------------------------ measuring
@@ -117,36 +121,41 @@ class Parts:
         self._start = time.process_time()
 
 
-def read_all(pattern: str, kind: Kind, tenths: int = 10) -> list[Part]:
-    """Open the files and go through an epoch of their rows, which are not tokenised."""
+def read(pattern: str, kind: Kind, rows: int | None) -> list[Part]:
+    """Open the files and read rows without tokenising them: so many at either end, or all of them by tenths."""
     parts = Parts(kind)
     pool = Streaming().open([PairFiles(pattern)], 0)
     parts.end("opened", 0.0, pool.rows)
     stream = Stream(pool, _as_they_are, BATCH)
-    for tenth in range(tenths):
-        names = range(stream.batches * tenth // tenths, stream.batches * (tenth + 1) // tenths)
-        rows = sum(len(stream.batch((0, number))) for number in names)
-        parts.end("read", tenth / tenths, rows)
+    for begin, end in _stretches(stream.batches, rows):
+        found = sum(len(stream.batch((0, number))) for number in range(begin, end))
+        parts.end("read", begin / stream.batches, found)
     return parts.found
+
+
+def _stretches(batches: int, rows: int | None) -> list[tuple[int, int]]:
+    if rows is None:
+        return [(batches * tenth // 10, batches * (tenth + 1) // 10) for tenth in range(10)]
+    some = min(rows // BATCH, batches)
+    return [(0, some), (batches - some, batches)]
 
 
 def _as_they_are(records: Iterable[Record], counts: Counts) -> list[Row]:
     return [Row(record, [], [0] * len(record.chosen or ""), []) for record in records]
 
 
-def tokenise(pattern: str, kind: Kind, model: str, rows: int, whole: bool) -> list[Part]:
-    """Serve batches of tokenised rows: so many from the beginning and up to the end, or all of them by tenths."""
+def tokenise(pattern: str, kind: Kind, rows: int | None, model: str) -> list[Part]:
+    """Serve batches of tokenised rows from a loader: so many at either end, or all of them by tenths."""
     parts = Parts(kind)
     data = PreferenceDataModule(pattern, tokenizer=model, val_fraction=0.0, batch_size=BATCH, streaming=Streaming())
     data.load("pairs")
     loader: Any = data.train_dataloader()
     sampler = loader.batch_sampler
-    parts.end("opened", 0.0, 0)
     batches = len(sampler)
-    some = batches // 10 if whole else rows // BATCH
-    for begin in range(0, 10 * some, some) if whole else (0, batches - some):
+    parts.end("opened", 0.0, batches * BATCH)
+    for begin, end in _stretches(batches, rows):
         sampler.load_state_dict({"epoch": 0, "given": begin})  # as a run that is resumed there
-        served = sum(len(batch) for batch in islice(iter(loader), some))
+        served = sum(len(batch) for batch in islice(iter(loader), end - begin))
         parts.end("tokenised", begin / batches, served)
     return parts.found
 
@@ -181,8 +190,9 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=64)
     parser.add_argument("--kinds", nargs="*", choices=("jsonl", "parquet"), default=["jsonl", "parquet"])
     parser.add_argument("--group", type=int, default=10_000, help="rows per row group of a Parquet file")
-    parser.add_argument("--tokenised", type=int, default=100_000, help="rows that are tokenised at either end")
-    parser.add_argument("--whole", action="store_true", help="tokenise every row")
+    parser.add_argument("--read", type=int, default=200_000, help="rows that are read at either end")
+    parser.add_argument("--tokenised", type=int, default=50_000, help="rows that are tokenised at either end")
+    parser.add_argument("--whole", action="store_true", help="all rows instead")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/stream"))
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
@@ -192,8 +202,8 @@ def main() -> None:
         model = str(write_base_model(Path(name) / "200k", "200k"))
         for kind in options.kinds:
             pattern = write_shards(Path(name) / kind, options.rows, options.shards, kind, options.group)
-            parts += alone(read_all, pattern, kind)
-            parts += alone(tokenise, pattern, kind, model, options.tokenised, options.whole)
+            parts += alone(read, pattern, kind, None if options.whole else options.read)
+            parts += alone(tokenise, pattern, kind, None if options.whole else options.tokenised, model)
             print(table(parts), flush=True)
     result = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
