@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from lit_rlhf.data.batches import Batch, PairBatch, PromptBatch, ResponseBatch, pad_rows, stack_sequences
+from lit_rlhf.data.dealing import WholeBatches
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.files import PairFiles
 from lit_rlhf.data.loader import BucketBatchSampler, Idle, make_loader
@@ -195,7 +196,10 @@ class PreferenceDataModule(LightningDataModule):
     @property
     def fingerprint(self) -> str:
         """Names the training rows and their order, so that a resumed run can tell whether the data changed."""
-        _, processes = self._place()
+        return self.named_for(self._place()[1])
+
+    def named_for(self, processes: int) -> str:
+        """The fingerprint that the rows have where so many processes train on them."""
         digest = hashlib.sha256(f"{self.view} {processes * self.batch_size} {self.bucket} {self.seed}".encode())
         if self._pool:
             digest.update(f" {processes} processes".encode() if processes > 1 else b"")  # each reads a stretch
