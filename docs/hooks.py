@@ -2,7 +2,7 @@
 
 ``python docs/hooks.py`` writes them anew between the marks ``<!-- claims STUDY PATTERN ... -->`` and
 ``<!-- end of claims -->`` of every page. MkDocs takes this file for a hook: links that leave the folder become plain
-text, since the pages are served without the code.
+text, since the pages are served without the code, and ``<!-- modules ROOM -->`` becomes the reference of the modules.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 _CLAIMS = re.compile(r"(<!-- claims (\w+) ([^>]*?) -->\n).*?(<!-- end of claims -->)", re.DOTALL)
+_MODULES = re.compile(r"<!-- modules (\w+) -->")
 _LINK = re.compile(r"\[([^\]\[]+)\]\((\.\./[^)\s]+)\)")
 
 
@@ -38,15 +39,23 @@ def filled(text: str) -> str:
     return _CLAIMS.sub(lambda match: f"{match[1]}\n{table(match[2], match[3].split())}\n{match[4]}", text)
 
 
+def modules(room: str) -> list[str]:
+    """The modules of a room, by their import paths."""
+    package = FOLDER.parent / "lit_rlhf"
+    paths = [path for path in sorted((package / room).rglob("*.py")) if path.name != "__init__.py"]
+    return [".".join(path.relative_to(package.parent).with_suffix("").parts) for path in paths]
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """MkDocs: turn links out of the folder into text."""
+    """MkDocs: turn links out of the folder into text, and rooms into their references."""
     here = (FOLDER / page.file.src_uri).parent
 
     def plain(match: re.Match[str]) -> str:
         target = (here / match[2].partition("#")[0]).resolve()
         return match[0] if target.is_relative_to(FOLDER.resolve()) else match[1]
 
-    return _LINK.sub(plain, markdown)
+    reference = _MODULES.sub(lambda match: "\n\n".join(f"::: {name}" for name in modules(match[1])), markdown)
+    return _LINK.sub(plain, reference)
 
 
 if __name__ == "__main__":

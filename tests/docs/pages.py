@@ -1,14 +1,17 @@
 """What the tests of the documentation read: pages, their links, and their blocks of code with the mark above them."""
 
+import importlib.util
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [
     ROOT / "README.md",
     ROOT / "SECURITY.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
     *sorted(DOCS.rglob("*.md")),
     ROOT / "lit_rlhf" / "world" / "README.md",
 ]
@@ -47,3 +50,13 @@ def anchors(text: str) -> set[str]:
         words = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
         found.add(re.sub(r"[^\w\- ]", "", words).replace(" ", "-"))
     return found
+
+
+def hooks() -> Any:
+    """What makes tables of claims and pages of reference."""
+    spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

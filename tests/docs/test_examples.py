@@ -1,7 +1,6 @@
 """What the documentation shows is run: files with their tests, configs, rows of every format, tables of claims."""
 
 import importlib
-import importlib.util
 import inspect
 import json
 import re
@@ -14,7 +13,7 @@ from lit_rlhf.cli import commands
 from lit_rlhf.cli.stage import make_cli
 from lit_rlhf.data.files import PairFiles
 from lit_rlhf.data.formats import FORMATS, detect_format
-from tests.docs.pages import DOCS, PAGES, ROOT, blocks
+from tests.docs.pages import DOCS, PAGES, ROOT, blocks, hooks
 
 EXTENDING = sorted((DOCS / "extending").glob("*.md"))
 WITH_CONFIGS = [path for path in PAGES if any(block.mark == "config" for block in blocks(path))]
@@ -115,14 +114,10 @@ def assert_options_of(command: str, line: str) -> None:
 
 def test_tables_of_claims_are_those_of_the_latest_results():
     """`python docs/hooks.py` writes them anew."""
-    spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
+    made = hooks()
     for path in DOCS.rglob("*.md"):
         text = path.read_text("utf-8")
-        assert hooks.filled(text) == text, f"{path.name}: run python docs/hooks.py"
+        assert made.filled(text) == text, f"{path.name}: run python docs/hooks.py"
         for study, patterns in re.findall(r"<!-- claims (\w+) ([^>]*?) -->", text):
             for pattern in patterns.split():
-                assert len(hooks.table(study, [pattern]).splitlines()) > 2, f"{path.name}: no claim {pattern}"
+                assert len(made.table(study, [pattern]).splitlines()) > 2, f"{path.name}: no claim {pattern}"

@@ -3,10 +3,11 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.docs.pages import DOCS, PAGES, ROOT, anchors, links
+from tests.docs.pages import DOCS, PAGES, ROOT, anchors, hooks, links
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -49,12 +50,12 @@ def test_every_page_is_in_the_site_and_every_module_in_the_reference():
     assert all((DOCS / page).exists() for page in shown)
     written = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if "results" not in path.parts}
     assert written <= shown
-    reference = set()
-    for page in (DOCS / "api").glob("*.md"):
-        reference |= set(re.findall(r"(?m)^::: ([\w.]+)$", page.read_text("utf-8")))
-    modules = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for path in (ROOT / "lit_rlhf").rglob("*.py")
-        if path.name != "__init__.py"
-    }
-    assert reference == modules, "docs/api: " + ", ".join(sorted(reference ^ modules))
+    rooms = {path.stem: path.read_text("utf-8") for path in (DOCS / "api").glob("*.md")}
+    assert all(f"<!-- modules {room} -->" in text for room, text in rooms.items())
+    package = ROOT / "lit_rlhf"
+    assert set(rooms) == {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="api/networks.md"))
+    reference = hooks().on_page_markdown(rooms["networks"], page)
+    shown = re.findall(r"(?m)^::: lit_rlhf.networks.(\w+)$", reference)
+    assert shown == sorted(path.stem for path in (package / "networks").glob("[!_]*.py"))
+    assert "](../../" not in reference  # the site holds no code
