@@ -11,12 +11,14 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_rlhf.cli.card import Facts, export_with_card, facts
 from lit_rlhf.cli.checkpoints import model_options
 from lit_rlhf.cli.tracking import log_media
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.sharding import is_split
 
 if TYPE_CHECKING:
@@ -201,6 +203,12 @@ class Export(Callback):
 
     def __init__(self, directory: str | None = None) -> None:
         self.directory = directory
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what would write parts of weights for whole ones, before any time is spent."""
+        if self.directory is not None and stage == "fit" and isinstance(trainer.strategy, FSDPStrategy):
+            hint = "Leave it out, and run `lit-rlhf export` on the checkpoint; or take configs/trainer/fsdp2.yaml."
+            raise DataError("cannot put together what FSDPStrategy has split", "option export.directory", hint)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hand over to the next stage; an interrupted run hands over nothing.

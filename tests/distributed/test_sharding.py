@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.utils import clip_grad_norm_
 
 from lit_rlhf.data.batches import Sequences, stack_sequences
 from lit_rlhf.data.rendering import Renderer
@@ -9,7 +10,7 @@ from lit_rlhf.networks.backbone import ensure_pad_token, fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.networks.sampling import Sampling, sample
-from lit_rlhf.networks.sharding import full_weights, gathered, is_split, split
+from lit_rlhf.networks.sharding import full_weights, gathered, is_split, split, whole
 from lit_rlhf.networks.slices import Stored, weights_in_files
 from tests.distributed.processes import connect
 
@@ -47,6 +48,7 @@ def split_networks(path: str) -> dict:
     rank = mesh.get_local_rank()
     found = numbers(policy, critic, sequences(ROWS[:1] if rank == 0 else ROWS[1:]))  # an uneven share of the rows
     both = torch.nn.ModuleList([policy, critic])
+    found["norm"] = whole(clip_grad_norm_(both.parameters(), 1.0))
     found["gradients"] = {name: each.grad.full_tensor() for name, each in both.named_parameters()}
     prompts, lengths = torch.tensor([[5, 6, 7]]), torch.tensor([3])
     with gathered(policy):
@@ -67,8 +69,14 @@ def test_split_networks_compute_and_learn_as_whole_ones(pair, tiny_model):
     for rows, found in ((ROWS[:1], first), (ROWS[1:], second)):
         for theirs, ours in zip(found["outputs"], numbers(policy, critic, sequences(rows))["outputs"], strict=True):
             torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
-    for name, parameter in torch.nn.ModuleList([policy, critic]).named_parameters():
-        torch.testing.assert_close(first["gradients"][name], parameter.grad / 2, atol=1e-5, rtol=1e-4)
+    both = torch.nn.ModuleList([policy, critic])
+    for parameter in both.parameters():
+        parameter.grad /= 2  # the mean over the processes
+    norm = clip_grad_norm_(both.parameters(), 1.0)
+    assert norm > 2
+    assert float(first["norm"]) == pytest.approx(float(norm), rel=1e-5)
+    for name, parameter in both.named_parameters():
+        torch.testing.assert_close(first["gradients"][name], parameter.grad, atol=1e-5, rtol=1e-4)
     for rank, found in enumerate((first, second)):
         generator = torch.Generator().manual_seed(rank)
         asked = torch.tensor([[5, 6, 7]]), torch.tensor([3])
@@ -145,9 +153,11 @@ def in_bf16(path: str) -> dict:
     split(network, mesh, bf16=True)
     seen = {}
     layer = network.model.base_model.layers[0]
-    layer.register_forward_hook(
-        lambda *_: seen.update(layer=layer.mlp.up_proj.weight.dtype, head=network.head.weight.dtype)
-    )
+
+    def look(mlp, inputs, output) -> None:
+        seen.update(layer=mlp.up_proj.weight.dtype, head=network.head.weight.dtype)
+
+    layer.mlp.register_forward_hook(look)
     with torch.autocast("cpu", torch.bfloat16):
         scores = network(sequences(ROWS[:1] if mesh.get_local_rank() == 0 else ROWS[1:]))
     scores.sum().backward()
