@@ -35,18 +35,29 @@ class Share:
         return mask[self.rows[: self.counted]].sum() * processes() / mask[self.whole].sum()
 
 
-def shares(rows: Tensor, size: int) -> list[Share]:
+def shares(rows: Tensor, size: int, at_once: int | None = None) -> list[list[Share]]:
     """This process's parts of the minibatches that some rows are cut into, in this order.
 
     Args:
         rows: Rows of the rollout, the same on all processes ``(N,)``.
         size: Rows of a minibatch per process; the last one has fewer.
+        at_once: Cut each part further, so that at most this many rows are computed at a time.
     """
     found = []
     for whole in rows.split(size * processes()):
-        mine = whole.tensor_split(processes())[rank()]
-        found.append(Share(mine if len(mine) else whole[:1], len(mine), whole))
+        most = -(-len(whole) // processes())  # rows of a process
+        parts = whole.tensor_split(processes())[rank()].tensor_split(-(-most // (at_once or most)))
+        found.append([Share(part if len(part) else whole[:1], len(part), whole) for part in parts])
     return found
+
+
+def added(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The sums of what the parts of a minibatch contribute to its figures; the extremes of their ratios."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+    extremes = {"ratio_min": columns["ratio_min"].amin(), "ratio_max": columns["ratio_max"].amax()}
+    return {name: column.sum() for name, column in columns.items()} | extremes
 
 
 def assembled(parts: list[Share], found: list[Tensor | None], width: int) -> Tensor | None:

@@ -30,7 +30,7 @@ from lit_rlhf.policy.demonstrations import Demonstrations
 from lit_rlhf.policy.diagnostics import example_rows, measured, trajectory_metrics
 from lit_rlhf.policy.kl import KLPenalty
 from lit_rlhf.policy.losses import policy_loss, ratio
-from lit_rlhf.policy.minibatches import assembled, averaged, shares
+from lit_rlhf.policy.minibatches import Share, added, assembled, averaged, shares
 from lit_rlhf.policy.rollout import complete, seeded_generator, sequences_of_all
 from lit_rlhf.policy.settings import PPOSettings
 from lit_rlhf.policy.trajectory import Trajectory
@@ -113,7 +113,8 @@ class PPOModule(NetworkModule):
         """Load policy, reference, critic and rewards; called by the Trainer, again on resume."""
         if self.networks is not None:
             return
-        self._build()
+        with self.building():
+            self._build()
         for network in [each for each in self.modules() if getattr(each, "computes", ())]:
             self.split(network)
         if self.demonstrations is not None:
@@ -191,7 +192,7 @@ class PPOModule(NetworkModule):
         sequences, temperature = sequences_of_all(completions), self.sampling.temperature
         with_critic = self.advantages.needs_critic
         found: dict[str, list[Tensor | None]] = {"logprobs": [], "reference_logprobs": [], "values": []}
-        mine = shares(torch.arange(len(sequences), device=self.device), self.settings.minibatch_size)
+        mine = [share for parts in self._shares(torch.arange(len(sequences), device=self.device)) for share in parts]
         for share in mine:
             part = sequences[share.rows]
             logprobs, values, _ = self.networks.outputs(part, temperature, with_critic, entropy=False)
@@ -213,13 +214,15 @@ class PPOModule(NetworkModule):
             rows = torch.arange(len(trajectory), device=self.device)
             if epoch > 0:
                 rows = torch.randperm(len(trajectory), generator=self.generator, device=self.device)
-            parts = shares(rows, self.settings.minibatch_size)
-            for number, share in enumerate(parts, 1):
-                last = epoch + 1 == self.settings.epochs and number == len(parts)
-                loss, metrics = self.losses(trajectory[share.rows], share.weight(trajectory.mask), policy_learns)
-                collected.append({**metrics, **self._step(loss, policy_learns, last)})
+            minibatches = self._shares(rows)
+            for number, parts in enumerate(minibatches, 1):
+                last = epoch + 1 == self.settings.epochs and number == len(minibatches)
+                collected.append(self._step(trajectory, parts, policy_learns, last))
         self.lr_schedulers().step()  # type: ignore[union-attr]
         return averaged(collected)
+
+    def _shares(self, rows: Tensor) -> list[list[Share]]:
+        return shares(rows, self.settings.minibatch_size, self.settings.micro_batch_size)
 
     def losses(self, batch: Trajectory, weight: Tensor, policy_learns: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of this process's part of a minibatch, and its parts; a policy that does not learn has none.
@@ -227,15 +230,12 @@ class PPOModule(NetworkModule):
         Their means over the processes are those of the whole minibatch, for which ``weight`` is `Share.weight`.
         """
         assert self.networks is not None
-        s, policy = self.settings, self.networks.policy
+        s = self.settings
         logprobs, values, entropies = self.networks.outputs(
             batch.sequences, self.sampling.temperature, batch.values is not None, bool(s.entropy_bonus)
         )
         loss, parts = policy_loss(batch, logprobs, entropies, s, self.kl, self.kl_coefficient)
-        loss, beside = weight * loss, {}
-        if self.demonstrations is not None and policy_learns:
-            beside["demonstration_loss"] = self.demonstrations.loss(policy, self.generator)
-            loss = loss + beside["demonstration_loss"]
+        loss = weight * loss
         if not policy_learns:  # of several processes, each waits for the others' gradients of all weights
             loss = torch.zeros_like(loss) if processes() == 1 else 0.0 * loss
         if values is not None and batch.values is not None:
@@ -243,16 +243,23 @@ class PPOModule(NetworkModule):
             parts["value_loss"] = ppo_value_loss(values, batch.values, batch.returns, batch.mask, s.value_clip)
             loss = loss + weight * s.value_coefficient * parts["value_loss"]
         moved = ratio(batch, logprobs)
-        found = {name: weight * part for name, part in parts.items()} | beside
+        found = {name: weight * part for name, part in parts.items()}
         extremes = {"ratio_max": moved.max(), "ratio_min": moved.min()}
         return loss, {name: part.detach() for name, part in found.items()} | extremes
 
-    def _step(self, loss: Tensor, policy_learns: bool, last: bool) -> dict[str, Tensor]:
-        """One step of the optimiser; returns the norms of the gradients before clipping."""
+    def _step(self, trajectory: Trajectory, parts: list[Share], policy_learns: bool, last: bool) -> dict[str, Tensor]:
+        """One step of the optimiser; returns the minibatch's figures, and the gradients' norms before clipping."""
         assert self.networks is not None
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        found, beside = [], {}
+        for share in parts:
+            loss, figures = self.losses(trajectory[share.rows], share.weight(trajectory.mask), policy_learns)
+            if self.demonstrations is not None and policy_learns and not found:
+                beside["demonstration_loss"] = self.demonstrations.loss(self.networks.policy, self.generator)
+                loss = loss + beside["demonstration_loss"]
+            self.manual_backward(loss)
+            found.append(figures)
         groups = {"policy": self.networks.policy_parameters(), "critic": self.networks.critic_parameters()}
         if not policy_learns:
             for parameter in groups["policy"]:
@@ -263,7 +270,7 @@ class PPOModule(NetworkModule):
             optimizer.step()  # counted by the Trainer: its steps are iterations
         else:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=lambda: None)
-        return norms
+        return added(found) | {name: part.detach() for name, part in beside.items()} | norms
 
     # ------------------------------------------------------------------ measuring
 

@@ -12,6 +12,8 @@ class PPOSettings:
     Attributes:
         epochs: Passes over each rollout.
         minibatch_size: Responses per optimiser step and process.
+        micro_batch_size: Responses computed at a time, whose gradients are added up: the same step takes less memory.
+            None computes a minibatch at once.
         clip: Of the probability ratio.
         value_clip: Of the critic's move, in units of value.
         value_coefficient: Weight of the critic's loss; it matters where policy and critic share a trunk.
@@ -24,6 +26,7 @@ class PPOSettings:
 
     epochs: int = 1
     minibatch_size: int = 16
+    micro_batch_size: int | None = None
     clip: float = 0.2
     value_clip: float = 0.2
     value_coefficient: float = 1.0
@@ -35,8 +38,8 @@ class PPOSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        for name in ("epochs", "minibatch_size"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "minibatch_size", "micro_batch_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise DataError(f"is {getattr(self, name)}", f"settings, {name}", "Give 1 or more.")
         for name in ("value_coefficient", "entropy_bonus", "max_grad_norm", "critic_warmup", "refresh_reference"):
             if getattr(self, name) < 0:

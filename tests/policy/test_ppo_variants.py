@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.policy_network import PolicyNetwork
+from lit_rlhf.policy.actor_critic import ActorCritic
 
 RLOO = {"advantages": {"class_path": "LeaveOneOut", "init_args": {"samples": 3}}, "critic": None}
 MOVING = {"advantages": {"class_path": "MovingBaseline"}, "critic": None}
@@ -38,6 +39,7 @@ VARIANTS = {
     "refreshed reference": {"settings": SETTINGS | {"refresh_reference": 2}},
     "critic first": {"settings": SETTINGS | {"critic_warmup": 2}},
     "entropy": {"settings": SETTINGS | {"entropy_bonus": 0.05}},
+    "in parts": {"settings": SETTINGS | {"micro_batch_size": 3}},
 }
 
 
@@ -56,6 +58,20 @@ def test_every_variant_resumes_to_the_same_numbers(lit, ppo_options, tmp_path, n
     rows = lines(tmp_path / "whole")
     assert all(row["train/first_ratio"] == 1.0 for row in rows)
     assert all(row["train/ratio_min"] <= 1.0 <= row["train/ratio_max"] for row in rows)
+
+
+def test_a_minibatch_computed_in_parts_is_the_same_step(lit, ppo_options, tmp_path, monkeypatch):
+    rows, outputs = [], ActorCritic.outputs
+    monkeypatch.setattr(ActorCritic, "outputs", lambda *a, **k: rows.append(len(a[1])) or outputs(*a, **k))
+    figures = []
+    for at_once in (None, 4, 1):
+        options = ppo_options(1, settings={"minibatch_size": 6, "micro_batch_size": at_once, "entropy_bonus": 0.05})
+        lit("fit", tmp_path / str(at_once), options)
+        figures.append(lines(tmp_path / str(at_once))[-1])
+    assert rows == 2 * [6] + 2 * [3, 3] + 2 * 6 * [1], "the rollout, and one epoch of one minibatch"
+    for each in figures[1:]:
+        for name in ("policy_grad_norm", "critic_grad_norm", "value_loss", "policy_entropy", "kl", "ratio_max"):
+            assert each[f"train/{name}"] == pytest.approx(figures[0][f"train/{name}"], rel=1e-4, abs=1e-6), name
 
 
 def test_leave_one_out_samples_several_responses_per_prompt_and_trains_no_critic(lit, ppo_options, tmp_path):
