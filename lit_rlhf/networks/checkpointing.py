@@ -1,6 +1,7 @@
 """Memory against time: layers are computed a second time on the way back instead of keeping what they computed."""
 
 from functools import partial
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -24,5 +25,6 @@ class LayerCheckpointing(Callback):
         models = [each for each in pl_module.modules() if isinstance(each, PreTrainedModel)]
         for model in models:
             if any(parameter.requires_grad for parameter in model.parameters()):
-                model._set_gradient_checkpointing(True, partial(checkpoint, use_reentrant=False))
+                enable: Any = model._set_gradient_checkpointing  # type: ignore[attr-defined]
+                enable(True, partial(checkpoint, use_reentrant=False))
         rank_zero_info(f"layers of {len(models)} models are computed twice, to save memory")

@@ -1,0 +1,56 @@
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lit_rlhf.networks.adapters import LoRA
+from lit_rlhf.networks.backbone import load_model
+from lit_rlhf.networks.slices import Stored, stored_of, values_of, weights_in_files
+
+
+@pytest.mark.parametrize("kind", ["causal", "scalar"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_what_is_left_in_files_is_what_loading_gives(any_model, kind, lora):
+    models = []
+    for left in (True, False):
+        torch.manual_seed(0)
+        with weights_in_files(left):
+            models.append(load_model(any_model, kind))
+        if lora:
+            LoRA(r=2).add(models[-1])
+    empty, full = models
+    left = {name: each for name, each in empty.named_parameters() if stored_of(each) is not None}
+    body = {name for name, _ in full.base_model.named_parameters() if ".lora_" not in name}
+    assert len(left) >= len(body)
+    expected = dict(full.named_parameters())
+    assert list(expected) == [name for name, _ in empty.named_parameters()]  # tied weights are counted once
+    for name, parameter in empty.named_parameters():
+        assert torch.equal(values_of(parameter), expected[name])
+        assert parameter.requires_grad == expected[name].requires_grad
+    for (name, ours), (theirs_name, theirs) in zip(empty.named_buffers(), full.named_buffers(), strict=True):
+        assert name == theirs_name
+        assert torch.equal(ours, theirs)
+    assert kind == "scalar" or str(empty.generation_config) == str(full.generation_config)
+
+
+def test_a_slice_is_some_rows(tiny_model):
+    file = Path(tiny_model) / "model.safetensors"
+    whole = load_file(file)["model.embed_tokens.weight"]
+    stored = Stored(str(file), "model.embed_tokens.weight", len(whole))
+    assert torch.equal(stored.read(3, 9), whole[3:9])
+    assert torch.equal(stored.read(), whole)
+
+
+def test_files_with_other_names_are_loaded_whole(tiny_model, tmp_path, caplog):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    weights = load_file(file)
+    weights["model.norm.gamma"] = weights.pop("model.norm.weight")
+    save_file(weights, file, metadata={"format": "pt"})
+    with caplog.at_level(logging.INFO, "lit_rlhf"), weights_in_files():
+        model = load_model(str(tmp_path / "model"), "scalar")
+    assert not any(each.is_meta for each in model.parameters())
+    assert "model.norm.weight is not in the files as such; each process loads all" in caplog.text
