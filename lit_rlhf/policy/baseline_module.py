@@ -1,5 +1,6 @@
 """Offline baselines: what the SFT policy earns on each prompt, sampled and scored once."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -76,12 +77,14 @@ class BaselineModule(NetworkModule):
         """Load the policy and the reward."""
         if self.policy_fingerprint:
             return
-        with torch.device("cpu"):  # a server's copy is the one that is run; our own goes to the device with the module
+        # A server's copy is the one that is run, and ours stays whole; our own goes to the device with the module.
+        with torch.device("cpu"), self.building() if isinstance(self.engine, OwnSampler) else nullcontext():
             policy = PolicyNetwork(self.path).requires_grad_(False)
         self.policy_fingerprint = fingerprint(policy)
         self.engine.load(policy)
         if self.reward is not None:
-            self.reward.load(self.trainer.datamodule.renderer, self.policy_fingerprint)  # type: ignore[attr-defined]
+            with self.building():
+                self.reward.load(self.trainer.datamodule.renderer, self.policy_fingerprint)  # type: ignore[attr-defined]
         for network in [each for each in self.modules() if getattr(each, "computes", ())]:
             self.split(network)
 
