@@ -1,6 +1,7 @@
 """What people look at: the table on the screen and the pictures."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -152,10 +153,11 @@ def _training_rows(history: Path) -> list[dict[str, float]]:
 
 
 def pyplot() -> Any:
-    """Matplotlib's pyplot, drawing into files."""
+    """Matplotlib's pyplot, drawing into files; in a notebook, what is drawn there goes on being shown."""
     import matplotlib
 
-    matplotlib.use("Agg")
+    if "inline" not in os.environ.get("MPLBACKEND", ""):
+        matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     return plt

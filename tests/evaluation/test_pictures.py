@@ -117,3 +117,14 @@ def test_shares_of_wins_ties_and_losses_are_stacked(monkeypatch, tmp_path):
     assert [bar.get_y() for bar in axis.patches] == [0.0, 0.5, 0.75]
     titles = [each.get_title() for each in drawn(monkeypatch, tmp_path, won())]
     assert not any(title.startswith(("wins vs", "ties vs", "losses vs")) for title in titles)
+
+
+def test_a_notebook_goes_on_showing_what_is_drawn_there(monkeypatch):
+    used = []
+    monkeypatch.setattr("matplotlib.use", used.append)
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    pyplot()
+    assert used == []
+    monkeypatch.delenv("MPLBACKEND")
+    pyplot()
+    assert used == ["Agg"]
