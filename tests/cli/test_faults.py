@@ -34,6 +34,7 @@ class SafetensorError(Exception):
         (OSError(errno.EROFS, "Read-only file system", "/data"), r"/data: .*Read-only[\s\S]*default_root_dir"),
         (PermissionError(errno.EACCES, "Permission denied", "/data"), r"/data: .*Permission denied"),
         (chained(OSError(errno.ENOSPC, "No space left on device", "/data")), "No space left"),
+        (OSError(errno.ENOSPC, "No space left", "/scratch/x", None, "/data/x.ckpt"), r"/data/x\.ckpt: .*No space left"),
         (OSError("[Errno 28] Error writing bytes to file"), "No space left"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "No space left"),
         (DataError("is wrong", "a.jsonl:2", "Mend it."), r"a\.jsonl:2: is wrong"),
