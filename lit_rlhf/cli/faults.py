@@ -56,9 +56,7 @@ def told(error: BaseException) -> str | None:
     for each in _causes(error):
         number = _number(each)
         if number in _HINTS:
-            names = (
-                getattr(each, name, None) for name in ("filename2", "filename")
-            )  # the first is where it is moved to
+            names = (getattr(each, name, None) for name in ("filename2", "filename"))  # of a move: to, from
             where = next((name for name in names if name), "a file of this run")
             return str(DataError(f"cannot be written: {os.strerror(number)}", str(where), _HINTS[number]))
     if isinstance(error, RuntimeError) and _distributed() and _GONE.search(str(error)):
