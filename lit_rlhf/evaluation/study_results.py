@@ -101,7 +101,7 @@ def write_measurements(study: str, rows: list[dict[str, Any]], path: Path) -> No
     """Write all figures of all parts and seeds as a tidy table: study, part, seed, figure, value.
 
     A figure's name is where it stands in the measurement, such as ``flips/0.1/ppo/seen/gold``; entries of lists are
-    numbered from 0.
+    numbered from 0, and a slash within a name is ``~1`` (as in JSON pointers, RFC 6901).
 
     Args:
         study: The study's name.
@@ -129,7 +129,8 @@ def _figures(found: Any, name: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(found, dict | list):
         entries = found.items() if isinstance(found, dict) else enumerate(found)
         for key, value in entries:
-            yield from _figures(value, f"{name}/{key}" if name else str(key))
+            step = str(key).replace("~", "~0").replace("/", "~1")
+            yield from _figures(value, f"{name}/{step}" if name else step)
     elif isinstance(found, int | float):
         yield name, float(found)
 

@@ -40,8 +40,10 @@ def pipeline_svg() -> str:
         f'<text class="box-note" x="{x + _WIDTH / 2}" y="{y + 36}" text-anchor="middle">{escape(note)}</text></g>'
         for x, y, name, note in BOXES
     )
-    arrows = "".join(f'<path class="arrow" d="{way}" marker-end="url(#tip)"/>' for way in ARROWS)
-    marker = '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    arrows = "".join(f'<path class="arrow" d="{way}" marker-end="url(#arrow-end)"/>' for way in ARROWS)
+    marker = (
+        '<marker id="arrow-end" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    )
     return (
         f'<svg class="pipeline" viewBox="0 0 {WIDTH} 414" role="img" aria-label="The pipeline: pairs, SFT, reward '
         f'model, baselines, PPO, comparison"><defs>{marker}'

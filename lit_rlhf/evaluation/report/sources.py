@@ -43,7 +43,7 @@ def _nested(table: pd.DataFrame) -> Measurement:
     """Figures by their place, ``flips/0.1/ppo/seen/gold``, as nested dicts and lists."""
     found: dict[str, Any] = {}
     for figure, value in zip(table["figure"], table["value"], strict=True):
-        *way, last = str(figure).split("/")
+        *way, last = (step.replace("~1", "/").replace("~0", "~") for step in str(figure).split("/"))
         inner = found
         for name in way:
             inner = inner.setdefault(name, {})
