@@ -146,8 +146,8 @@ def _samples_note(demo: Path | None) -> str:
 
 
 def _seeds(studies: list[Results]) -> str:
-    numbers = {each.summary["claims"][0]["seeds"] for each in studies if each.summary["claims"]}
-    return f"{' or '.join(map(str, sorted(numbers)))} seeds each"
+    numbers = sorted({claim["seeds"] for each in studies for claim in each.summary["claims"]})
+    return f"{numbers[0]} seeds each" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} seeds each"
 
 
 def _environment(studies: list[Results]) -> str:

@@ -99,7 +99,7 @@ def denoised(measured: list[Measurement]) -> Figure:
         lines.append(Line(TREATMENTS[name], range(1, len(courses[0]) + 1), np.mean(courses, 0).tolist(), colour))
     chart = line_chart(lines, "iteration of PPO", "KL to the SFT policy")
     return Figure("s5", "KL without a penalty, by the reward model's labels", chart,
-                  "Means over seeds, running means over five iterations.")  # fmt: skip
+                  f"Means over {len(measured)} seeds, running means over five iterations.")  # fmt: skip
 
 
 def contrasted(measured: list[Measurement]) -> Figure:
