@@ -70,7 +70,7 @@ class History(Callback):
     ) -> None:
         """Write the training metrics of every n-th step."""
         every = self.every_n_steps or trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and trainer.global_step % every == 0:
+        if every and trainer.global_step % every == 0 and not trainer.fit_loop._should_accumulate():
             self._write(trainer, "train/")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

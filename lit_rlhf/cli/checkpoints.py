@@ -33,9 +33,10 @@ class Checkpoint(ModelCheckpoint):
     """Lightning's checkpoints, but behind the validation that falls on the same step, and always at the end.
 
     A run that was killed during that validation would otherwise be resumed behind it and never have its figures.
-    They lie in the run's folder, whatever the logger, each whole or not at all. Ctrl-C lets the step (and the
-    validation that falls on it) come to its end and writes ``last.ckpt`` before the run stops; a second one stops it at
-    once. SIGTERM does what the first Ctrl-C does, in whichever process it arrives.
+    They lie in the run's folder, whatever the logger, each whole or not at all. Ctrl-C lets the step (all of its batches
+    where gradients are added up, and the validation that falls on it) come to its end and writes ``last.ckpt`` before
+    the run stops; a second one stops it at once. SIGTERM does what the first Ctrl-C does, in whichever process it
+    arrives.
     """
 
     _asked_to_stop = False
@@ -59,6 +60,8 @@ class Checkpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Leave the checkpoint to `on_validation_end` where validation comes next."""
+        if trainer.fit_loop._should_accumulate():
+            return  # the gradients that are there already would be missing after it
         due = self._every_n_train_steps > 0 and trainer.global_step % self._every_n_train_steps == 0
         stop = trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False)
         loop = trainer.fit_loop
@@ -77,6 +80,8 @@ class Checkpoint(ModelCheckpoint):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         else:
             super().on_validation_end(trainer, pl_module)
+        if trainer.fit_loop._should_accumulate():
+            return
         if trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False):
             self._stop(trainer)
 

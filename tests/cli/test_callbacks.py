@@ -24,6 +24,7 @@ def fake_trainer(folder, step: int = 0, **metrics) -> SimpleNamespace:
         log_every_n_steps=2,
         callback_metrics=metrics,
         loggers=[],
+        fit_loop=SimpleNamespace(_should_accumulate=lambda: False),
     )
 
 

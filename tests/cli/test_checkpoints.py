@@ -151,6 +151,42 @@ def test_ctrl_c_keeps_the_step_and_the_run_goes_on_from_it(
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.mark.parametrize("validates", [False, True])
+def test_a_step_of_several_batches_is_kept_whole(lit, tiny_model, tmp_path, monkeypatch, validates):
+    """Between batches whose gradients are added up nothing is written: it would be resumed without the first ones."""
+    given = halved(tiny_model) if validates else demonstrations(tiny_model)
+    given["trainer"] |= {"accumulate_grad_batches": 2, **({"val_check_interval": 3} if validates else {})}
+    given |= {"checkpoint": {"every_n_train_steps": 1}}
+    given["data"]["sources"]["init_args"]["size"] = 60
+    whole = lit("fit", tmp_path / "whole", given)
+
+    def hook(self, batch, batch_idx):
+        if batch_idx == 2 and self.trainer.global_step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(SFTModule, "on_train_batch_start", hook)
+    with pytest.raises(KeyboardInterrupt):
+        lit("fit", tmp_path, given)
+    assert torch.load(last(tmp_path)[1], weights_only=True)["global_step"] == 2
+    written = (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+
+    def dies(self, batch, batch_idx):
+        if self.trainer.global_step == 2 and batch_idx == 5:
+            raise RuntimeError("the machine went down")
+
+    monkeypatch.setattr(SFTModule, "on_train_batch_start", dies)
+    with pytest.raises(RuntimeError, match="went down"):
+        lit("fit", tmp_path, given, *last(tmp_path))
+    assert (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns == written
+    monkeypatch.undo()
+    resumed = lit("fit", tmp_path, given, *last(tmp_path))
+    assert (tmp_path / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if "train/loss" in row]
+    assert steps == list(range(1, whole.trainer.global_step + 1)), "one line for each"
+    assert all(map(torch.equal, resumed.model.parameters(), whole.model.parameters()))
+
+
 def test_ctrl_c_before_a_validation_keeps_its_figures(lit, tiny_model, tmp_path, monkeypatch, ctrl_c_at):
     given = halved(tiny_model)
     steps = lit("fit", tmp_path / "whole", given).trainer.global_step // 2
