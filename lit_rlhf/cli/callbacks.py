@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from lit_rlhf.cli.card import Facts, export_with_card, facts
+from lit_rlhf.cli.card import Facts, check_place, export_with_card, facts
 from lit_rlhf.cli.checkpoints import model_options
 from lit_rlhf.cli.tracking import log_media
 from lit_rlhf.data.errors import DataError
@@ -198,15 +198,18 @@ class Export(Callback):
     """Writes the trained network as a Hugging Face directory, with its card, when training has come to its end.
 
     Args:
-        directory: Where to; None writes nothing.
+        directory: Where to; a model that is there is replaced. None writes nothing.
     """
 
     def __init__(self, directory: str | None = None) -> None:
         self.directory = directory
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what would write parts of weights for whole ones, before any time is spent."""
-        if self.directory is not None and stage == "fit" and isinstance(trainer.strategy, FSDPStrategy):
+        """Refuse what would lose files, or write parts of weights for whole ones, before any time is spent."""
+        if self.directory is None or stage != "fit":
+            return
+        check_place(Path(self.directory), Path(trainer.default_root_dir))
+        if isinstance(trainer.strategy, FSDPStrategy):
             hint = "Leave it out, and run `lit-rlhf export` on the checkpoint; or take configs/trainer/fsdp2.yaml."
             raise DataError("cannot put together what FSDPStrategy has split", "option export.directory", hint)
 

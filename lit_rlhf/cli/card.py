@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from lightning import LightningModule, Trainer
 
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import replace_directory
 
@@ -94,6 +95,28 @@ def export_with_card(module: LightningModule, directory: Path, renderer: Rendere
         (unnamed / "README.md").write_text(text, "utf-8")
         replace_directory(unnamed, directory)
     return directory
+
+
+def check_place(directory: Path, *needed: Path) -> None:
+    """Refuse to export to where something else than a model would be lost: an export replaces the whole directory.
+
+    Args:
+        directory: Where to.
+        needed: Folders that must stay.
+
+    Raises:
+        DataError: If one of these lies in the directory, or the directory holds files and no model.
+    """
+    hint = "Name a directory of its own, such as one called `model` in the run's folder."
+    for folder in needed:
+        if folder.resolve().is_relative_to(directory.resolve()):
+            raise DataError(f"an export would replace {folder}", f"export to {directory}", hint)
+    if directory.exists() and not (directory.is_dir() and ((directory / "config.json").exists() or _empty(directory))):
+        raise DataError("holds something else than a model, which would be lost", f"export to {directory}", hint)
+
+
+def _empty(directory: Path) -> bool:
+    return next(directory.iterdir(), None) is None
 
 
 def model_card(directory: Path, name: str, module: type, known: Facts) -> str:

@@ -33,7 +33,7 @@ class Checkpoint(ModelCheckpoint):
     """Lightning's checkpoints, but behind the validation that falls on the same step, and always at the end.
 
     A run that was killed during that validation would otherwise be resumed behind it and never have its figures.
-    They lie in the run's folder, whatever the logger, each whole or not at all. Ctrl-C lets the step (all of its batches
+    They lie in the run's folder, whatever the logger, each whole or not at all. Ctrl-C lets the step (all its batches
     where gradients are added up, and the validation that falls on it) come to its end and writes ``last.ckpt`` before
     the run stops; a second one stops it at once. SIGTERM does what the first Ctrl-C does, in whichever process it
     arrives.

@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_rlhf import policy, rewards  # noqa: F401  # pyright: ignore[reportUnusedImport]  makes classes known by name
-from lit_rlhf.cli.card import export_with_card
+from lit_rlhf.cli.card import check_place, export_with_card
 from lit_rlhf.cli.shards import read_checkpoint
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
@@ -34,7 +34,7 @@ def export(
 
     Args:
         checkpoint: File or folder, such as ``runs/latest/checkpoints/last.ckpt``.
-        directory: Where to; one that is there is replaced.
+        directory: Where to; a model that is there is replaced, and anything else refused.
         model: Where the model is that training started from, if it has moved.
         tokenizer: Directory or Hub id of the tokenizer; None takes the one that was trained with.
         own_code: Whether classes of one's own, which the checkpoint names, may be imported and called. Only for
@@ -44,8 +44,10 @@ def export(
         The directory.
 
     Raises:
-        DataError: If the checkpoint cannot be read, names no module that can be exported, or lacks trained weights.
+        DataError: If the checkpoint cannot be read, names no module that can be exported, or lacks trained weights; if
+            the directory holds something else than a model, or the checkpoint.
     """
+    check_place(Path(directory), Path(checkpoint))
     content = read_checkpoint(checkpoint)
     options = _module_options(content, checkpoint, model)
     if not own_code:

@@ -232,7 +232,18 @@ def test_the_screen_shows_what_matters(tiny_model, tmp_path, capfd, recwarn):
 
 
 def test_an_export_of_what_cannot_be_put_together_is_refused_at_the_start(tmp_path):
-    trainer = SimpleNamespace(strategy=FSDPStrategy())
+    trainer = SimpleNamespace(strategy=FSDPStrategy(), default_root_dir=str(tmp_path / "run"))
     with pytest.raises(DataError, match="lit-rlhf export"):
-        Export(str(tmp_path)).setup(trainer, SFTModule("a/model"), "fit")
+        Export(str(tmp_path / "model")).setup(trainer, SFTModule("a/model"), "fit")
     Export(None).setup(trainer, SFTModule("a/model"), "fit")
+
+
+@pytest.mark.parametrize("where", ["run", ".", "notes"])
+def test_a_run_that_would_replace_its_own_folder_or_other_files_at_its_end_does_not_begin(tmp_path, where):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    trainer = SimpleNamespace(strategy=None, default_root_dir=str(tmp_path / "run"))
+    with pytest.raises(DataError, match=r"export to .*\n.*a directory of its own"):
+        Export(str(tmp_path / where)).setup(trainer, SFTModule("a/model"), "fit")  # type: ignore[arg-type]
+    Export(str(tmp_path / "run" / "model")).setup(trainer, SFTModule("a/model"), "fit")  # type: ignore[arg-type]
+    Export(str(tmp_path / where)).setup(trainer, SFTModule("a/model"), "validate")  # type: ignore[arg-type]

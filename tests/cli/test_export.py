@@ -244,3 +244,18 @@ def test_an_export_that_fails_leaves_the_earlier_one(train, tmp_path, monkeypatc
     with pytest.raises(json.JSONDecodeError):
         export(str(checkpoint), str(expected))
     assert files(expected) == before
+
+
+def test_an_export_that_would_replace_something_else_than_a_model_is_refused(train, tmp_path):
+    checkpoint, _ = train("SFTModule")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    before = files(tmp_path)
+    for where in ("run", "run/checkpoints", "notes", "notes/a.txt"):
+        with pytest.raises(DataError, match=r"export to .*\n.*a directory of its own"):
+            export(str(checkpoint), str(tmp_path / where))
+    assert files(tmp_path) == before
+    (tmp_path / "empty").mkdir()
+    export(str(checkpoint), str(tmp_path / "empty"))
+    export(str(checkpoint), str(tmp_path / "empty"))
+    assert (tmp_path / "empty" / "config.json").exists()
