@@ -23,6 +23,7 @@ from lit_rlhf.networks.slices import Stored, put, stored_of
 from lit_rlhf.networks.together import rank
 
 _inside: ContextVar[tuple[int, ...]] = ContextVar("networks that are computing", default=())
+_whole: ContextVar[tuple[int, ...]] = ContextVar("units that are gathered for a while", default=())
 
 
 def split(network: nn.Module, mesh: DeviceMesh, bf16: bool = False) -> None:
@@ -84,23 +85,28 @@ def gathered(network: nn.Module) -> Generator[None]:
 
     All processes must enter and leave together; between, each may compute as often as it likes, without gradients.
     Layers of a network that was split with ``bf16`` are in bf16 meanwhile: to write weights out, take `full_weights`.
-    Nothing happens to a network that is not split.
+    Nothing happens to a network that is not split, or is gathered already.
+
+    Args:
+        network: Whatever networks it holds are gathered, and those whose weights a part of it uses without holding
+            them: what stands in that part's attribute ``borrows``.
     """
-    roots: list[Any] = [
-        each for each in network.modules() if isinstance(each, FSDPModule) and hasattr(each, "gathering")
-    ]
-    units: list[Any] = [each for each in network.modules() if isinstance(each, FSDPModule)]
-    with torch.no_grad():
-        for root in roots:
-            root.gathering(lambda: None)  # the first call settles which unit is the root
-        for unit in units:
-            unit.set_reshard_after_forward(False, recurse=False)
-            unit.unshard()
-    token = _inside.set((*_inside.get(), *map(id, roots)))
+    borrowed = [other for each in network.modules() for other in getattr(each, "borrows", ())]
+    parts = dict.fromkeys(part for each in (network, *borrowed) for part in each.modules())
+    units: list[Any] = [each for each in parts if isinstance(each, FSDPModule) and id(each) not in _whole.get()]
+    roots: list[Any] = [each for each in units if hasattr(each, "gathering")]
+    tokens = _inside.set((*_inside.get(), *map(id, roots))), _whole.set((*_whole.get(), *map(id, units)))
     try:
+        with torch.no_grad():
+            for root in roots:
+                root.gathering(lambda: None)  # the first call settles which unit is the root
+            for unit in units:
+                unit.set_reshard_after_forward(False, recurse=False)
+                unit.unshard()
         yield
     finally:
-        _inside.reset(token)
+        _inside.reset(tokens[0])
+        _whole.reset(tokens[1])
         for unit in units:
             unit.set_reshard_after_forward(True, recurse=False)
             unit.reshard()
@@ -147,6 +153,8 @@ def assembled(model: PreTrainedModel) -> PreTrainedModel:
     for part in plain.modules():
         if isinstance(part, LoraLayer):
             part.set_adapter(adapted[0].active_adapters)
+    if model.can_generate():
+        plain.generation_config = copy.deepcopy(model.generation_config)
     if weights:
         plain.load_state_dict(weights, assign=True)
         plain.tie_weights()

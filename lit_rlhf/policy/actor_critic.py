@@ -180,7 +180,8 @@ class AdapterScores(RewardNetwork):
     """A reward model that consists of adapters and a head, on weights that others use as well.
 
     Args:
-        policy: Its model has the adapters, among others; not a part of this module.
+        policy: Its model has the adapters, among others; not a part of this module, which borrows its weights (see
+            `lit_rlhf.networks.sharding.gathered`).
         name: Of the adapters.
         head: The head's weight ``(1, H)``.
     """
@@ -189,17 +190,17 @@ class AdapterScores(RewardNetwork):
 
     def __init__(self, policy: PolicyNetwork, name: str, head: Tensor) -> None:
         nn.Module.__init__(self)
-        self._policy, self.name, self.path, self.looks_ahead = (policy,), name, name, False
+        self.borrows, self.name, self.path, self.looks_ahead = (policy,), name, name, False
         self.head = nn.Linear(head.shape[1], 1, bias=False).requires_grad_(False)
         self.head.weight.copy_(head)
 
     @property
     def model(self) -> PreTrainedModel:  # type: ignore[override]
         """The shared model."""
-        return self._policy[0].model
+        return self.borrows[0].model
 
     def _states(self, sequences: Sequences, positions: Tensor, mask: Tensor | None = None) -> Tensor:
-        with gathered(self._policy[0]), self._active():
+        with gathered(self.borrows[0]), self._active():
             return super()._states(sequences, positions, mask)
 
     @contextmanager

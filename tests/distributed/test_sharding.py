@@ -10,8 +10,9 @@ from lit_rlhf.networks.backbone import ensure_pad_token, fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.networks.sampling import Sampling, sample
-from lit_rlhf.networks.sharding import full_weights, gathered, is_split, split, whole
+from lit_rlhf.networks.sharding import assembled, full_weights, gathered, is_split, split, whole
 from lit_rlhf.networks.slices import Stored, weights_in_files
+from lit_rlhf.policy.actor_critic import AdapterScores
 from tests.distributed.processes import connect
 
 ROWS = [([5, 6, 7], [8, 9]), ([5, 6], [10, 11, 12, 2]), ([4], [9]), ([7, 7, 7, 7], [3, 2, 8])]
@@ -143,6 +144,43 @@ def test_no_process_holds_the_whole_model_while_it_is_loaded(pair, tiny_model, l
             else:
                 assert torch.equal(weight, found["weights"][name])
     assert torch.equal(found["weights"]["head.weight"], found["weights"]["model.score.weight"])
+
+
+def borrowed(path: str) -> dict:
+    """Scores by adapters on a policy's weights, in more parts on one process than on the other."""
+    connect()
+    torch.manual_seed(0)
+    policy = PolicyNetwork(path)
+    for name in ("default", "reward_0"):
+        LoRA(r=2).add(policy.model, name)
+    scorer = AdapterScores(policy, "reward_0", torch.ones(1, policy.model.config.hidden_size))
+    split(policy, init_device_mesh("cpu", (2,)))
+    rank = torch.distributed.get_rank()
+    with gathered(scorer), torch.no_grad():
+        with gathered(policy):
+            pass  # does not end what is around it
+        parts = [scorer(sequences(ROWS[i : i + 2 - rank])) for i in range(0, 4, 2 - rank)]
+    return {"scores": torch.cat(parts), "whole": scorer(sequences()).detach(), "parts": len(parts)}
+
+
+def test_processes_that_score_in_unequal_parts_on_borrowed_weights_do_not_wait_for_each_other(pair, tiny_model):
+    first, second = pair.run(borrowed, tiny_model, limit=60)
+    assert (first["parts"], second["parts"]) == (2, 4)
+    for found in (first, second):
+        torch.testing.assert_close(found["scores"], first["whole"], atol=1e-5, rtol=1e-5)
+
+
+def put_together(path: str) -> dict:
+    connect()
+    network = PolicyNetwork(path)
+    network.model.generation_config.temperature = 0.25
+    split(network, init_device_mesh("cpu", (2,)))
+    return assembled(network.model).generation_config.to_diff_dict()
+
+
+def test_a_split_model_is_put_together_with_its_ways_of_generating(pair, tiny_model):
+    for found in pair.run(put_together, tiny_model):
+        assert found["temperature"] == 0.25
 
 
 def in_bf16(path: str) -> dict:
