@@ -17,6 +17,7 @@ import torch
 import yaml
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.distributed.checkpoint.api import CheckpointException
 
 from lit_rlhf.cli.faults import Terminated
 from lit_rlhf.cli.shards import read_checkpoint, written_by
@@ -134,7 +135,11 @@ class Checkpoint(ModelCheckpoint):
         if trainer.is_global_zero:  # what a killed run has left there
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
         trainer.strategy.barrier("room for a checkpoint")
-        super()._save_checkpoint(trainer, str(partial))
+        try:
+            super()._save_checkpoint(trainer, str(partial))
+        except CheckpointException as error:
+            error.filename = str(partial)  # type: ignore[attr-defined]  it names none itself
+            raise
         if trainer.is_global_zero:
             (replace_directory if partial.is_dir() else os.replace)(partial, target)
         trainer.strategy.barrier("checkpoint in its place")

@@ -42,7 +42,9 @@ def dispatch(args: list[str]) -> int:
     except KeyboardInterrupt as stopped:
         print(f"\ninterrupted{_how_to_go_on(command, stopped.args)}", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # torch's for checkpoints in parts is no Exception
         message = told(error)
         if message is None:
             raise

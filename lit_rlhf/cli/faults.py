@@ -26,6 +26,9 @@ _HINTS = {
     errno.EPERM: _RIGHTS,
 }
 _IN_TEXT = re.compile(r"(?:\[errno|os error) (\d+)", re.IGNORECASE)  # Arrow and safetensors say it in words only
+_TORCH = re.compile(
+    r"unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing|iostream error"
+)  # and torch not even that
 _GONE = re.compile(r"closed by peer|connection reset|connection refused|broken pipe|timed out|timeout", re.IGNORECASE)
 
 
@@ -56,9 +59,9 @@ def told(error: BaseException) -> str | None:
     for each in _causes(error):
         number = _number(each)
         if number in _HINTS:
-            names = (getattr(each, name, None) for name in ("filename2", "filename"))  # of a move: to, from
-            where = next((name for name in names if name), "a file of this run")
-            return str(DataError(f"cannot be written: {os.strerror(number)}", str(where), _HINTS[number]))
+            return str(DataError(f"cannot be written: {os.strerror(number)}", _place(each, error), _HINTS[number]))
+        if isinstance(each, RuntimeError) and _TORCH.search(str(each)):
+            return str(DataError("cannot be written: most often the disk is full", _place(each, error), _ROOM))
     if isinstance(error, RuntimeError) and _distributed() and _GONE.search(str(error)):
         reason = str(error).strip().splitlines()[0][:200]
         hint = (
@@ -69,9 +72,17 @@ def told(error: BaseException) -> str | None:
     return None
 
 
+def _place(*errors: BaseException) -> str:
+    """The file that one of them names; of a move, where to."""
+    names = (getattr(error, name, None) for error in errors for name in ("filename2", "filename"))
+    return str(next((name for name in names if name), "a file of this run"))
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
+        if type(error).__name__ == "CheckpointException":  # of each process that wrote a part
+            yield from (each for each, _ in error.failures.values())  # type: ignore[attr-defined]
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 

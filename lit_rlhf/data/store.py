@@ -13,8 +13,9 @@ from lit_rlhf.data.errors import DataError
 
 Key = dict[str, str | int | float]
 
-_AGAIN = "Delete this part and finished.json, and run the writing stage again."
-_ANEW = "Delete the folder of the store, and run the writing stage again."
+_RUN = "run the writing stage again; in an experiment, delete its done.json too."
+_AGAIN = f"Delete this part and finished.json, and {_RUN}"
+_ANEW = f"Delete the folder of the store, and {_RUN}"
 
 
 class Store:

@@ -7,6 +7,7 @@ import signal
 import sys
 
 import pytest
+from torch.distributed.checkpoint.api import CheckpointException
 
 from lit_rlhf.cli import commands, faults, tracking
 from lit_rlhf.cli.commands import dispatch
@@ -18,6 +19,16 @@ def chained(inner: BaseException) -> RuntimeError:
     outer = RuntimeError("while saving")
     outer.__cause__ = inner
     return outer
+
+
+def in_parts(inner: BaseException) -> CheckpointException:
+    """As a process ends that writes its part of a checkpoint."""
+    outer = CheckpointException("save", {0: (inner, None)})  # type: ignore[dict-item]
+    outer.filename = "/data/.last.ckpt.partial"  # type: ignore[attr-defined]
+    return outer
+
+
+POSITION = "[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"
 
 
 class SafetensorError(Exception):
@@ -37,6 +48,9 @@ class SafetensorError(Exception):
         (OSError(errno.ENOSPC, "No space left", "/scratch/x", None, "/data/x.ckpt"), r"/data/x\.ckpt: .*No space left"),
         (OSError("[Errno 28] Error writing bytes to file"), "No space left"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "No space left"),
+        (RuntimeError(POSITION), r"a file of this run: cannot be written[\s\S]*Make room"),
+        (in_parts(RuntimeError(POSITION)), r"/data/\.last\.ckpt\.partial: cannot be written[\s\S]*Make room"),
+        (in_parts(OSError(errno.EROFS, "Read-only file system", "/data/x")), r"/data/x: .*Read-only"),
         (DataError("is wrong", "a.jsonl:2", "Mend it."), r"a\.jsonl:2: is wrong"),
     ],
 )
@@ -45,7 +59,14 @@ def test_errors_of_disks_are_messages_with_file_reason_and_what_to_do(error, sai
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("x"), OSError(errno.ENOENT, "none", "x"), ValueError("x"), RuntimeError("timed out")]
+    "error",
+    [
+        KeyError("x"),
+        in_parts(KeyError("x")),
+        OSError(errno.ENOENT, "none", "x"),
+        ValueError("x"),
+        RuntimeError("timed out"),
+    ],
 )
 def test_other_errors_keep_their_traceback(error):
     assert told(error) is None
@@ -74,6 +95,15 @@ def test_sigterm_ends_a_command_with_its_own_code_and_is_given_back(command, cap
     assert dispatch(["act"]) == TERMINATED == 143
     assert "ended by SIGTERM" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is former
+
+
+def test_a_checkpoint_in_parts_that_cannot_be_written_ends_a_command_with_a_message(command, capfd):
+    def full():
+        raise in_parts(RuntimeError(POSITION))
+
+    command(full)
+    assert dispatch(["act"]) == 1
+    assert "error: /data/.last.ckpt.partial: cannot be written" in capfd.readouterr().err
 
 
 def test_a_handler_of_somebody_else_is_left_alone(command):
