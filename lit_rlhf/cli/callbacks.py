@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_rlhf.cli.card import Facts, check_place, export_with_card, facts
-from lit_rlhf.cli.checkpoints import model_options
+from lit_rlhf.cli.checkpoints import model_options, within_step
 from lit_rlhf.cli.tracking import log_media
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.sharding import is_split
@@ -70,7 +70,7 @@ class History(Callback):
     ) -> None:
         """Write the training metrics of every n-th step."""
         every = self.every_n_steps or trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and trainer.global_step % every == 0 and not trainer.fit_loop._should_accumulate():
+        if every and trainer.global_step % every == 0 and not within_step(trainer):
             self._write(trainer, "train/")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -61,7 +61,7 @@ class Checkpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Leave the checkpoint to `on_validation_end` where validation comes next."""
-        if trainer.fit_loop._should_accumulate():
+        if within_step(trainer):
             return  # the gradients that are there already would be missing after it
         due = self._every_n_train_steps > 0 and trainer.global_step % self._every_n_train_steps == 0
         stop = trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False)
@@ -81,7 +81,7 @@ class Checkpoint(ModelCheckpoint):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         else:
             super().on_validation_end(trainer, pl_module)
-        if trainer.fit_loop._should_accumulate():
+        if within_step(trainer):
             return
         if trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False):
             self._stop(trainer)
@@ -141,9 +141,15 @@ class Checkpoint(ModelCheckpoint):
             error.filename = str(partial)  # type: ignore[attr-defined]  it names none itself
             raise
         if trainer.is_global_zero:
-            (replace_directory if partial.is_dir() else os.replace)(partial, target)
+            # Renaming a file over a file needs no moment without either; a folder can only be moved out of the way.
+            (replace_directory if partial.is_dir() or target.is_dir() else os.replace)(partial, target)
         trainer.strategy.barrier("checkpoint in its place")
         self._last_checkpoint_saved = filepath
+
+
+def within_step(trainer: Trainer) -> bool:
+    """Whether gradients of further batches are to be added to those that are there, before the optimiser's step."""
+    return trainer.fit_loop._should_accumulate()  # pyright: ignore[reportPrivateUsage]
 
 
 def _let_children_go() -> None:
@@ -185,8 +191,8 @@ class RandomState(Callback):
         name, keys, *rest = self._resumed["numpy"]
         np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
         torch.set_rng_state(self._resumed["torch"].cpu())
-        if self._resumed["cuda"]:
-            torch.cuda.set_rng_state_all([state.cpu() for state in self._resumed["cuda"]])
+        for device, state in zip(range(torch.cuda.device_count()), self._resumed["cuda"], strict=False):
+            torch.cuda.set_rng_state(state.cpu(), device)  # there may be fewer or more of them than then
 
 
 def model_options(parser: Any, config: Any) -> dict[str, Any]:

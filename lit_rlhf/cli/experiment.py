@@ -1,6 +1,7 @@
 """A whole experiment: stages one after another in one process, skipping what is done and unchanged."""
 
 import json
+import os
 import re
 import time
 from itertools import pairwise
@@ -119,7 +120,9 @@ def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -
         "export": {"directory": f"{folder}/model" if stage.command == "fit" else None},
     }
     merged = stage.directory / "stage.yaml"
-    merged.write_text(yaml.dump(_merged(defaults, stage.options), Dumper=_Dumper, sort_keys=False), "utf-8")
+    partial = stage.directory / f".stage.yaml.{os.getpid()}"  # of several processes each writes it
+    partial.write_text(yaml.dump(_merged(defaults, stage.options), Dumper=_Dumper, sort_keys=False), "utf-8")
+    partial.replace(merged)
     args = [stage.command, *(word for file in [*stage.config, str(merged)] for word in ("-c", file)), *extra]
     checkpoint = stage.directory / "checkpoints" / "last.ckpt"
     put_back(checkpoint)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from lit_rlhf.cli.experiment import _merged, run_experiment
+from lit_rlhf.cli.experiment import _merged, _run_lightning, run_experiment
 from lit_rlhf.cli.stage import make_cli
 from lit_rlhf.policy import PPOModule
 
@@ -253,3 +253,18 @@ def test_deep_merge():
     second = {"a": {"b": 3, "c": {"x": 4}}, "e": [2], "f": 5, "h": 6}
     assert _merged(first, second) == {"a": {"b": 3, "c": {"d": 2, "x": 4}}, "e": [2], "f": 5, "h": 6}
     assert first == {"a": {"b": 1, "c": {"d": 2}}, "e": [1], "f": {"g": 1}}
+
+
+def test_processes_that_read_a_stage_s_options_find_them_whole_while_another_writes_them(tmp_path, monkeypatch):
+    stage = SimpleNamespace(directory=tmp_path, name="sft", command="fit", config=[], options={"x": 1}, key="k")
+    (tmp_path / "stage.yaml").write_text("whole")
+    write = Path.write_text
+
+    def dies(path, text, *rest):
+        write(path, text[:3], *rest)
+        raise RuntimeError("the machine went down")
+
+    monkeypatch.setattr(Path, "write_text", dies)
+    with pytest.raises(RuntimeError, match="went down"):
+        _run_lightning(stage, "any", 0, [])  # type: ignore[arg-type]
+    assert (tmp_path / "stage.yaml").read_text() == "whole"
