@@ -61,9 +61,8 @@ def read_checkpoint(path: str, weights: bool = True) -> dict[str, Any]:
         hint = "A run writes its last one to checkpoints/last.ckpt in its folder."
         raise DataError(f"cannot be read: {error.strerror or error}", f"checkpoint {path}", hint) from None
     except Exception as error:  # whatever unpickling some other file raises
-        raise DataError(
-            f"is no checkpoint: {type(error).__name__}", path, "Name a file of a checkpoints folder."
-        ) from None
+        hint = "Name a file of a checkpoints folder. If it is one, it is damaged: go on from another, or start anew."
+        raise DataError(f"is no checkpoint: {type(error).__name__}", f"checkpoint {path}", hint) from None
 
 
 def written_by(path: str) -> str | None:

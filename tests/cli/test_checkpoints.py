@@ -115,7 +115,7 @@ def ctrl_c_at(monkeypatch):
         def hook(self, batch, batch_idx):
             for step in steps:
                 if self.trainer.global_step == step:
-                    os.kill(os.getpid(), signal.SIGINT)
+                    signal.raise_signal(signal.SIGINT)
 
         monkeypatch.setattr(module, "on_train_batch_start", hook)
 
@@ -162,7 +162,7 @@ def test_a_step_of_several_batches_is_kept_whole(lit, tiny_model, tmp_path, monk
 
     def hook(self, batch, batch_idx):
         if batch_idx == 2 and self.trainer.global_step == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(SFTModule, "on_train_batch_start", hook)
     with pytest.raises(KeyboardInterrupt):
@@ -226,7 +226,7 @@ def test_a_damaged_checkpoint_is_refused(lit, tiny_model, tmp_path, damaged):
     lit("fit", tmp_path, demonstrations(tiny_model))
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(damaged(checkpoint))
-    with pytest.raises(DataError, match=r"last\.ckpt: is (damaged|no checkpoint)"):
+    with pytest.raises(DataError, match=r"last\.ckpt: is (damaged|no checkpoint)[\s\S]*anew"):
         lit("fit", tmp_path, demonstrations(tiny_model), *last(tmp_path))
 
 
@@ -244,6 +244,15 @@ def test_what_a_killed_run_left_of_a_checkpoint_is_in_nobodys_way(lit, tiny_mode
     (tmp_path / "checkpoints" / ".last.ckpt.partial").mkdir(parents=True)
     lit("fit", tmp_path, demonstrations(tiny_model))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_a_folder_of_an_earlier_run_makes_room_for_a_file(lit, tiny_model, tmp_path):
+    parts = tmp_path / "checkpoints" / "last.ckpt"
+    parts.mkdir(parents=True)
+    (parts / "meta.pt").touch()
+    lit("fit", tmp_path, demonstrations(tiny_model))
+    assert parts.is_file()
+    assert [path.name for path in parts.parent.iterdir()] == ["last.ckpt"]
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_whole(lit, tiny_model, tmp_path, monkeypatch):
@@ -273,7 +282,7 @@ def test_sigterm_keeps_the_step_and_has_an_exit_code_of_its_own(lit, tiny_model,
     def hook(self, batch, batch_idx):
         if self.trainer.global_step == 1:
             for _ in range(2):  # schedulers send it more than once
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(module, "on_train_batch_start", hook)
     quiet = {"logger": False, "enable_progress_bar": False, "default_root_dir": str(tmp_path), "accelerator": "cpu"}
