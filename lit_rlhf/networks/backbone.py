@@ -193,10 +193,17 @@ def export(
 
 
 def replace_directory(partial: Path, target: Path) -> None:
-    """Put a finished directory in its place with one rename, moving an older one out of the way first."""
+    """Put a finished directory in its place with one rename, moving what is there out of the way first.
+
+    Either may be a file as well: checkpoints are files or directories, and one kind may follow the other.
+    """
     outdated = target.with_name(f".{target.name}.outdated")
-    shutil.rmtree(outdated, ignore_errors=True)
+    _remove(outdated)
     if target.exists():
         target.rename(outdated)
     partial.rename(target)
-    shutil.rmtree(outdated, ignore_errors=True)
+    _remove(outdated)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

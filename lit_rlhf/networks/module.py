@@ -38,6 +38,17 @@ class NetworkModule(LightningModule):
             assert self.device_mesh is not None
             split(network, self.device_mesh["data_parallel"], bf16=self.trainer.precision == "bf16-mixed")
 
+    def split_all(self) -> None:
+        """Split every network in here if the strategy is FSDP2: what has an attribute ``computes``, with all inside it.
+
+        One whose weights stayed in their files would otherwise lose them, and all others theirs.
+        """
+        networks = [each for each in self.modules() if getattr(each, "computes", None) is not None]
+        inner = {part for network in networks for part in network.modules() if part is not network}
+        for network in networks:
+            if network not in inner:
+                self.split(network)
+
     def shared(self, value: Tensor, batch: Loaded, weight: Tensor | float | None = None) -> Tensor:
         """A mean over the batch, such that its average over the processes is the mean over the rows of all.
 

@@ -35,7 +35,7 @@ class RewardNetwork(nn.Module):
         DataError: If nothing can be loaded, or the model has no single linear one-number head.
     """
 
-    computes = ("features", "score", "token_scores")
+    computes: tuple[str, ...] | None = ("features", "score", "token_scores")
 
     def __init__(self, path: str, scale: float = 1.0) -> None:
         super().__init__()

@@ -39,6 +39,8 @@ class Stored:
     def read(self, start: int = 0, end: int | None = None) -> Tensor:
         """Some of its rows, in fp32."""
         with safe_open(self.file, "pt") as opened:
+            if not self.rows:  # a single number has no rows to be cut
+                return opened.get_tensor(self.key).float()
             return opened.get_slice(self.key)[start : self.rows if end is None else end].float()
 
 
@@ -74,9 +76,10 @@ def without_weights(kind: Any, config: Any, path: str) -> PreTrainedModel | None
         model: PreTrainedModel = kind.from_config(config, dtype=torch.float32)
     model.tie_weights()
     body = {id(each) for each in model.base_model.parameters()}
+    _fill_buffers(model, stored)
     fresh = []
     for name, parameter in list(model.named_parameters()):
-        found = stored.get(name) or stored.get(name.removeprefix(f"{model.base_model_prefix}."))
+        found = _of(model, name, stored)
         if found is not None and _shape(found) == tuple(parameter.shape):
             parameter.stored = found  # type: ignore[attr-defined]
         elif found is None and stored and (id(parameter) not in body or ".pooler." in f".{name}"):
@@ -139,6 +142,19 @@ def _stored(path: str) -> dict[str, Stored]:
     return found
 
 
+def _of(model: PreTrainedModel, name: str, stored: dict[str, Stored]) -> Stored | None:
+    return stored.get(name) or stored.get(name.removeprefix(f"{model.base_model_prefix}."))
+
+
+def _fill_buffers(model: PreTrainedModel, stored: dict[str, Stored]) -> None:
+    """Some architectures keep a few numbers beside their weights, such as Gemma 4 a factor for each layer."""
+    kept = model.state_dict().keys()
+    for name, buffer in model.named_buffers():
+        found = _of(model, name, stored) if name in kept else None
+        if found is not None:
+            buffer.copy_(found.read())
+
+
 def _shape(stored: Stored) -> tuple[int, ...]:
     with safe_open(stored.file, "pt") as opened:
         return tuple(opened.get_slice(stored.key).get_shape())
@@ -146,7 +162,7 @@ def _shape(stored: Stored) -> tuple[int, ...]:
 
 @contextmanager
 def _meta_parameters() -> Generator[None]:
-    """Parameters go to the meta device as they are made; buffers, which no file holds, stay."""
+    """Parameters go to the meta device as they are made; buffers, which are small, stay."""
     register = nn.Module.register_parameter
 
     def to_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:

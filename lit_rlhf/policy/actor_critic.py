@@ -186,7 +186,7 @@ class AdapterScores(RewardNetwork):
         head: The head's weight ``(1, H)``.
     """
 
-    computes = ()  # of its own, it has a small head only
+    computes = None  # not split: of its own, it has a small head only
 
     def __init__(self, policy: PolicyNetwork, name: str, head: Tensor) -> None:
         nn.Module.__init__(self)

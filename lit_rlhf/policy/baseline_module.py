@@ -85,8 +85,7 @@ class BaselineModule(NetworkModule):
         if self.reward is not None:
             with self.building():
                 self.reward.load(self.trainer.datamodule.renderer, self.policy_fingerprint)  # type: ignore[attr-defined]
-        for network in [each for each in self.modules() if getattr(each, "computes", ())]:
-            self.split(network)
+        self.split_all()
 
     @property
     def key(self) -> Key:

@@ -115,8 +115,7 @@ class PPOModule(NetworkModule):
             return
         with self.building():
             self._build()
-        for network in [each for each in self.modules() if getattr(each, "computes", ())]:
-            self.split(network)
+        self.split_all()
         if self.demonstrations is not None:
             self.demonstrations.load(self.tokenizer, self.renderer)
         # All processes have the same numbers, those of one process that would do everything.

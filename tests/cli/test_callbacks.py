@@ -51,6 +51,16 @@ def test_a_fresh_run_keeps_the_random_numbers_of_its_seed():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("devices", [0, 1, 3])
+def test_a_run_goes_on_with_another_number_of_gpus(monkeypatch, devices):
+    resumed, found = RandomState(), {}
+    resumed.load_state_dict({**resumed.state_dict(), "cuda": [torch.zeros(16), torch.ones(16)]})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: found.update({device: float(state[0])}))
+    resumed.on_train_start(None, None)  # type: ignore[arg-type]
+    assert found == {number: float(number) for number in range(min(devices, 2))}
+
+
 def history(folder) -> History:
     callback = History()
     callback.setup(fake_trainer(folder), None, "fit")  # type: ignore[arg-type]

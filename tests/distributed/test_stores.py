@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import Store
+from lit_rlhf.world import tokenizer
 from tests.distributed.test_ppo import DDP, FSDP2, world
 
 PROMPTS, K = 19, 2  # five batches of four: one process has three, the other two
@@ -69,6 +72,27 @@ def test_two_processes_write_the_rows_of_one_and_finish_what_one_began(
     pair.run(sample, str(tmp_path / "resumed"), *given)
     assert_same_rows(alone, tmp_path / "resumed")
     assert parts[1].stat().st_mtime_ns == kept
+
+
+@pytest.fixture
+def rewriter(tmp_path) -> str:
+    """A tiny random T5 that was trained to rewrite, as its config says."""
+    words = tokenizer()
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "d_ff": 64, "d_kv": 16, "num_layers": 2, "num_heads": 2}
+    ends = {"eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id, "decoder_start_token_id": 0}
+    model = T5ForConditionalGeneration(T5Config(vocab_size=len(words), **sizes, **ends))
+    model.config.rewriting = {"marker": []}
+    model.save_pretrained(tmp_path / "rewriter")
+    words.save_pretrained(tmp_path / "rewriter")
+    return str(tmp_path / "rewriter")
+
+
+def test_an_encoder_decoder_that_scores_is_split_like_the_policy(pair, tiny_model, rewriter, tmp_path):
+    reward = {"class_path": "lit_rlhf.rewards.Seq2SeqReward", "init_args": {"model": rewriter, "scale": 1.0}}
+    sample(str(tmp_path / "one"), tiny_model, reward)
+    pair.run(sample, str(tmp_path / "two"), tiny_model, reward, FSDP2)
+    assert_same_rows(tmp_path / "one", tmp_path / "two")
 
 
 def refused(folder: str, policy: str, reward: dict) -> str:

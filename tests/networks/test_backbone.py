@@ -175,6 +175,15 @@ def test_a_replaced_directory_keeps_nothing_of_the_old_one(tmp_path):
     assert [path.name for path in (tmp_path / "target").iterdir()] == ["new"]
 
 
+def test_files_and_directories_may_follow_each_other(tmp_path):
+    for number in range(4):
+        partial, target = tmp_path / "partial", tmp_path / "target"
+        partial.touch() if number in (0, 3) else partial.mkdir()
+        replace_directory(partial, target)
+        assert [path.name for path in tmp_path.iterdir()] == ["target"]
+        assert target.is_file() == (number in (0, 3))
+
+
 # ---------------------------------------------------------------------- the padding token
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from lit_rlhf.networks.adapters import LoRA
@@ -34,6 +35,22 @@ def test_what_is_left_in_files_is_what_loading_gives(any_model, kind, lora):
         assert name == theirs_name
         assert torch.equal(ours, theirs)
     assert kind == "scalar" or str(empty.generation_config) == str(full.generation_config)
+
+
+def test_numbers_beside_the_weights_are_read_too(tmp_path):
+    """Gemma 4 multiplies what each layer gives with a number that is no parameter."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 50, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size_per_layer_input": 50}
+    config = transformers.Gemma4TextConfig(**sizes, **heads, hidden_size_per_layer_input=4, num_kv_shared_layers=0)
+    model = transformers.Gemma4ForCausalLM(config)
+    for number, layer in enumerate(model.model.layers):
+        layer.layer_scalar.data.fill_(0.5 + number)
+    model.save_pretrained(tmp_path)
+    with weights_in_files():
+        found = load_model(str(tmp_path), "causal")
+    assert any(stored_of(each) for each in found.parameters())
+    scalars = {name: float(each) for name, each in found.named_buffers() if "layer_scalar" in name}
+    assert list(scalars.values()) == [0.5, 1.5]
 
 
 def test_a_slice_is_some_rows(tiny_model):
