@@ -15,7 +15,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = sorted((CONFIGS / "experiments").glob("*.yaml"))
 MACHINES = sorted(file for file in (CONFIGS / "trainer").glob("*.yaml") if file.stem != "cpu")
 SCALES = sorted((CONFIGS / "scale").glob("*.yaml"))
-APART = {*EXPERIMENTS, *MACHINES, *SCALES, *(CONFIGS / "studies").glob("*.yaml")}
+OTHERS = [file for folder in ("studies", "sweeps") for file in (CONFIGS / folder).glob("*.yaml")]
+APART = {*EXPERIMENTS, *MACHINES, *SCALES, *OTHERS}
 PARTS = sorted(file for file in CONFIGS.rglob("*.yaml") if file not in APART)
 
 SCALAR = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": "a/model"}}
@@ -76,7 +77,7 @@ def test_every_stage_of_an_experiment_can_be_built(file, monkeypatch, tmp_path):
     def build_stage(args):
         cli = make_cli([*args[1:], "--trainer.logger", "false"], run=False)
         built.append((args[0], cli))
-        return SimpleNamespace(trainer=SimpleNamespace(interrupted=False, callback_metrics={}))
+        return SimpleNamespace(trainer=SimpleNamespace(interrupted=False, callback_metrics={}, callbacks=[]))
 
     def build_function(command, options, **rest):
         parser = commands._parser(commands._function(command), command)

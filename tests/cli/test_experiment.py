@@ -236,7 +236,7 @@ def test_texts_that_look_like_something_else_reach_a_stage_as_texts(monkeypatch,
 
     def build(args):
         built.append(make_cli(args[1:], run=False))
-        return SimpleNamespace(trainer=SimpleNamespace(interrupted=False, callback_metrics={}))
+        return SimpleNamespace(trainer=SimpleNamespace(interrupted=False, callback_metrics={}, callbacks=[]))
 
     monkeypatch.setattr("lit_rlhf.cli.stage.run_stage", build)
     source = "{class_path: lit_rlhf.world.WorldPrompts, init_args: {size: 5, name: '${text}'}}"
