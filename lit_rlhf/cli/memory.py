@@ -9,7 +9,17 @@ import yaml
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import write_json
 from lit_rlhf.evaluation.activations import Shape
-from lit_rlhf.evaluation.memory_plan import GIB, Moment, Precision, Stage, Work, alternatives, moments, peak, usable
+from lit_rlhf.evaluation.memory_plan import (
+    GIB,
+    Moment,
+    Precision,
+    Stage,
+    Work,
+    alternatives,
+    moments,
+    peak,
+    usable,
+)
 
 STAGES: dict[str, Stage] = {
     "SFTModule": "sft",
@@ -56,7 +66,7 @@ def plan(
         prompt: Tokens of a prompt.
         response: Tokens of a response.
         k: Responses per prompt, of ``ppo`` and ``baselines``.
-        minibatch: Responses per update, of ``ppo``.
+        minibatch: Responses computed at a time in an update of ``ppo``.
         configs: Files of a stage, as ``lit-rlhf fit -c`` takes them; they say what the options leave open.
         report: JSON file to write.
 
@@ -138,16 +148,19 @@ def _configured(files: list[str]) -> dict[str, Any]:
     if kind and kind not in STAGES:
         raise DataError(f"{kind} cannot be planned", ", ".join(files), f"Known are {', '.join(STAGES)}.")
     init = model.get("init_args") or {}
+    settings = init.get("settings") or {}
     found = {
         "stage": STAGES.get(kind),
         "model": init.get("model", init.get("policy")),
         "lora": ({"r": 8} | init["lora"])["r"] if init.get("lora") is not None else None,
         "k": init.get("k", 5 if kind == "BaselineModule" else _samples(init)),
-        "minibatch": (init.get("settings") or {}).get("minibatch_size"),
+        "minibatch": settings.get("micro_batch_size") or settings.get("minibatch_size"),
         "batch_size": data.get("val_batch_size", 2 * data.get("batch_size", 32)) if kind == "BaselineModule" else None,
         **_lengths(kind, data.get("max_length", 512), (init.get("sampling") or {}).get("max_new_tokens", 64)),
         **_machine(trainer),
     }
+    if found["stage"] in ("ppo", "baselines"):
+        found["checkpointing"] = None
     found["batch_size"] = found["batch_size"] or data.get("batch_size")
     return {name: value for name, value in found.items() if value is not None}
 
@@ -171,12 +184,14 @@ def _machine(trainer: dict[str, Any]) -> dict[str, Any]:
     name = strategy.get("class_path", "") if isinstance(strategy, dict) else str(strategy)
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes", 1)
     count = len(devices) if isinstance(devices, list) else int(str(devices)) if str(devices).isdecimal() else None
+    callbacks = [each.get("class_path", "") for each in trainer.get("callbacks") or [] if isinstance(each, dict)]
+    again = any(each.endswith("LayerCheckpointing") for each in callbacks)
     sharded = "fsdp" in name.lower() or name.endswith("ModelParallelStrategy")
     return {
         "precision": trainer.get("precision"),
         "gpus": 0 if trainer.get("accelerator") == "cpu" else count * nodes if count else None,
         "sharding": "fsdp" if sharded else None,
-        "checkpointing": True if init.get("activation_checkpointing_policy") else None,
+        "checkpointing": True if init.get("activation_checkpointing_policy") or again else None,
     }
 
 

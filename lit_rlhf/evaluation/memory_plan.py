@@ -19,6 +19,7 @@ Precision = Literal["32-true", "bf16-mixed", "bf16-true"]
 GIB = 2**30
 SUGGESTED_RANK = 16
 TRAINS_ADAPTERS = ("reward", "seq2seq", "ppo")
+COMPUTES_AGAIN = ("sft", "reward", "seq2seq")  # policy optimisation trains in evaluation mode, where layers do not
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Work:
         prompt: Tokens of each.
         response: Tokens of each.
         k: Responses per prompt, of ``ppo`` and ``baselines``.
-        minibatch: Responses per update, of ``ppo``.
+        minibatch: Responses computed at a time in an update of ``ppo``.
     """
 
     stage: Stage
@@ -62,6 +63,9 @@ class Work:
             raise DataError("is below what there can be", "option gpus" if self.gpus < 0 else "option lora")
         if self.lora is not None and self.stage not in TRAINS_ADAPTERS:
             raise DataError(f"stage {self.stage} trains no adapters", "option lora", "Leave it out.")
+        if self.checkpointing and self.stage not in COMPUTES_AGAIN:
+            hint = "Leave it out; for ppo a smaller minibatch (settings.micro_batch_size) does it."
+            raise DataError(f"stage {self.stage} never computes layers again", "option checkpointing", hint)
 
     @property
     def shards(self) -> int:
@@ -246,7 +250,9 @@ def usable(gibibytes: float, gpus: int) -> float:
 def alternatives(work: Work) -> list[Work]:
     """The work with other settings of what saves memory, the cheapest in time first."""
     adapters = [work.lora] if work.lora or work.stage not in TRAINS_ADAPTERS else [None, SUGGESTED_RANK]
-    again = [False] if work.stage == "baselines" else [work.checkpointing] if work.checkpointing else [False, True]
+    again = (
+        [False] if work.stage not in COMPUTES_AGAIN else [work.checkpointing] if work.checkpointing else [False, True]
+    )
     split: list[Literal["none", "fsdp"]] = (
         [work.sharding] if work.gpus < 2 or work.sharding == "fsdp" else ["none", "fsdp"]
     )

@@ -161,6 +161,7 @@ class PPOModule(NetworkModule):
         try:
             trajectory = self.evaluate(completions)
         except NotFiniteError as error:
+            self.examples = []
             return leave_out(self, error)
         trajectory.with_advantages(self.advantages, self.kl, self.kl_coefficient, self.settings.whiten)
         metrics = measured(completions, self.reward, self.judge)

@@ -51,10 +51,19 @@ def test_the_configs_of_a_stage_say_what_the_options_leave_open(tmp_path, tiny_m
     ]
     assert _configured([*files, str(tmp_path / "mine.yaml")]) == {
         "stage": "ppo", "model": "a/model", "lora": 8, "minibatch": 16, "batch_size": 24, "prompt": 100,
-        "response": 99, "precision": "bf16-mixed", "gpus": 64, "sharding": "fsdp", "checkpointing": True,
+        "response": 99, "precision": "bf16-mixed", "gpus": 64, "sharding": "fsdp",
     }  # fmt: skip
     found = plan(tiny_model, configs=[*files, str(tmp_path / "mine.yaml")], gpus=2, batch_size=1)
     assert (found["work"]["gpus"], found["work"]["batch_size"], found["work"]["response"]) == (2, 1, 99)
+
+
+def test_layers_are_planned_to_be_computed_again_where_a_stage_does_so(tmp_path, tiny_model):
+    again = {"class_path": "lit_rlhf.networks.checkpointing.LayerCheckpointing"}
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [again]}}))
+    files = [str(tmp_path / "again.yaml"), str(ROOT / "configs/reward/scalar.yaml")]
+    assert _configured(files)["checkpointing"] is True
+    with pytest.raises(DataError, match="never computes layers again"):
+        plan(tiny_model, "ppo", checkpointing=True)
 
 
 def test_what_is_missing_or_cannot_be_planned_is_named(tmp_path):
