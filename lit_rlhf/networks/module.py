@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from lit_rlhf.data.batches import Loaded
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.sharding import split
 from lit_rlhf.networks.shares import share
 from lit_rlhf.networks.slices import weights_in_files
@@ -42,12 +43,19 @@ class NetworkModule(LightningModule):
         """Split every network in here if the strategy is FSDP2: what has an attribute ``computes``, with all inside it.
 
         One whose weights stayed in their files would otherwise lose them, and all others theirs.
+
+        Raises:
+            DataError: If a network in here is none that can be split.
         """
         networks = [each for each in self.modules() if getattr(each, "computes", None) is not None]
         inner = {part for network in networks for part in network.modules() if part is not network}
         for network in networks:
             if network not in inner:
                 self.split(network)
+        left = next((name for name, each in self.named_parameters() if each.is_meta), None)
+        if left is not None:
+            hint = "Give its class an attribute `computes`, or take configs/trainer/ddp.yaml."
+            raise DataError("belongs to a network that cannot be split over processes", left, hint)
 
     def shared(self, value: Tensor, batch: Loaded, weight: Tensor | float | None = None) -> Tensor:
         """A mean over the batch, such that its average over the processes is the mean over the rows of all.
