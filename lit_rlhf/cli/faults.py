@@ -83,7 +83,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         if type(error).__name__ == "CheckpointException":  # of each process that wrote a part
             yield from (each for each, _ in error.failures.values())  # type: ignore[attr-defined]
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        # An error of another kind, raised while one of the disk's was handled, has a cause of its own.
+        beside = isinstance(error, OSError | RuntimeError) and not error.__suppress_context__
+        error = error.__cause__ or (error.__context__ if beside else None)
 
 
 def _number(error: BaseException) -> int:

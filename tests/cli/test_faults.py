@@ -126,3 +126,18 @@ def test_a_terminated_run_is_an_interrupted_one():
     assert issubclass(Terminated, KeyboardInterrupt)
     assert not issubclass(Terminated, Exception)
     assert faults.INTERRUPTED == 130
+
+
+def test_an_error_of_the_program_is_not_taken_for_one_of_the_disk():
+    with pytest.raises(KeyError) as raised:
+        try:
+            raise PermissionError(13, "Permission denied", "a/file")
+        except PermissionError:
+            {}["missing"]
+    assert told(raised.value) is None
+    try:
+        raise OSError(28, "No space left on device", "a/file")
+    except OSError as error:
+        again = RuntimeError("it could not be saved")
+        again.__context__ = error
+    assert "a/file" in (told(again) or "")
