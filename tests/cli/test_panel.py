@@ -59,6 +59,7 @@ def fake_trainer(folder, callback: Panel, **history) -> SimpleNamespace:
         callback_metrics={},
         loggers=[],
         callbacks=[History(**history), callback],
+        fit_loop=SimpleNamespace(_should_accumulate=lambda: False),
     )
 
 
