@@ -81,7 +81,7 @@ def _check_all(path: Path, content: bytes, written: dict[int, Any]) -> None:
 def _is_read_as(format: str, row: dict[str, Any], record: Record) -> bool:
     try:
         check_record(format, row, record)
-    except (AssertionError, DataError, LookupError, TypeError, ValueError, AttributeError):
+    except Exception:  # a format's plain second reader fails in any way on a row of another one
         return False
     return True
 
