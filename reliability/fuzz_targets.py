@@ -134,11 +134,19 @@ def _parquet(folder: Path) -> Run:
     return run
 
 
+def _decoded(data: bytes) -> str:
+    """Text with whatever Python's strings may hold, now and then lone surrogates."""
+    try:
+        return data.decode("utf-8", "surrogatepass" if data[-1:] == b"a" else "replace")
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace")
+
+
 def _transcript(folder: Path) -> Run:
     """Wrong is a turn that a plain scan does not find."""
 
     def run(data: bytes) -> None:
-        text = fields.text(data.decode("utf-8", "surrogatepass" if data[-1:] == b"a" else "replace"), "chosen")
+        text = fields.text(_decoded(data), "chosen")
         turns = [(turn.role, turn.content) for turn in parse_transcript(text, "chosen")]
         demand(turns == transcript(text), "other turns", turns)
 
