@@ -66,7 +66,7 @@ $(VENV)/.fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[fuzz]"
 	touch $@
 
-# Up to an hour on two cores. One part: make reliability ONLY=kills
+# About a quarter of an hour on two cores. One part: make reliability ONLY=kills
 reliability: $(VENV)/.fuzz
 	$(BIN)/python -m reliability.run $(if $(SIZE),--size $(SIZE)) $(if $(ONLY),--only $(ONLY))
 
