@@ -62,7 +62,9 @@ class Iteration:
             critic=None if trunk else reward,
             lora=LoRA() if trunk else None,
             sampling=Sampling(max_new_tokens=sizes.new_tokens),
-            settings=PPOSettings(epochs=EPOCHS, minibatch_size=sizes.rollout // MINIBATCHES, max_grad_norm=0.0),
+            settings=PPOSettings(
+                epochs=EPOCHS, minibatch_size=sizes.rollout // MINIBATCHES, micro_batch_size=8, max_grad_norm=0.0
+            ),
             kl=KLPenalty(KL),
             optimizer=Optimizer(lr=LR, schedule="constant", warmup=0.0, betas=(0.9, 0.999)),
             critic_lr=LR,

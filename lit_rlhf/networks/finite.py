@@ -27,7 +27,6 @@ class StepGuard(Callback):
 
     Args:
         action: ``stop`` ends the run with an error; ``skip`` goes on with the next batch, and the step counts as taken.
-            A reward that is not finite stops a run of several processes in either case.
         most: Refused steps in a row after which ``skip`` stops as well: then it is not the batch.
         directory: Where to write; None takes ``refused`` in the run's folder.
 
@@ -127,17 +126,18 @@ class StepGuard(Callback):
 def leave_out(module: LightningModule, error: NotFiniteError) -> None:
     """Go on without a rollout whose reward is not finite: the iteration counts, and changes nothing.
 
+    All processes must come, each with the error of `lit_rlhf.networks.together.failing_together`.
+
     Args:
         module: With manual optimisation by one optimiser.
         error: What was not finite.
 
     Raises:
-        NotFiniteError: Unless the run's `StepGuard` is to skip; always with several processes, of which the others
-            know nothing of it.
+        NotFiniteError: Unless the run's `StepGuard` is to skip.
     """
     trainer: Any = module.trainer
     guard = next((each for each in trainer.callbacks if isinstance(each, StepGuard)), None)
-    if guard is None or trainer.world_size > 1:
+    if guard is None:
         raise error
     guard.refuse(trainer, module, error)
     optimizer, schedule = module.optimizers(), module.lr_schedulers()

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from lit_rlhf.data.batches import Loaded
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.sharding import split
-from lit_rlhf.networks.shares import share
 from lit_rlhf.networks.slices import weights_in_files
-from lit_rlhf.networks.together import processes, sum_of_all
+from lit_rlhf.networks.together import processes, sum_of_all, weight_among_all
 
 
 class NetworkModule(LightningModule):
@@ -68,7 +67,7 @@ class NetworkModule(LightningModule):
         if processes() == 1:
             return value
         own = 0.0 if batch.idle else len(batch) if weight is None else weight
-        return value * share(own, value.device)
+        return value * weight_among_all(own, value.device)
 
     def total(self, count: int) -> int:
         """The sum of the processes' counts, for ``batch_size`` of ``log``: Lightning rounds means of unequal ones."""

@@ -20,6 +20,11 @@ from lit_rlhf.networks.together import counts_of_all, from_all, processes, rank
 Noise = Callable[[int], Tensor]
 """Draws random numbers for so many rows."""
 
+_FAILED = 2
+"""What a process says of all its rows if it cannot draw for one of them."""
+
+_NOT_FINITE = "a policy's logits are not finite"
+_DIVERGED = "The policy may have diverged: lower its learning rate, and start from an earlier checkpoint."
 _LEAVE = 0.75  # finished rows leave when so few remain: copying the cache pays only when enough of them have
 
 
@@ -120,7 +125,7 @@ def _decode(
     if everyone is not None and everyone.idle:
         rows, going, logits, tokens[:, 0] = rows[:0], going[:0], logits[:0], eos_id
     for step in range(sampling.max_new_tokens):
-        drawn = draw(logits, sampling, generator, everyone and partial(everyone.mine, rows))
+        drawn = _drawn(logits, rows, sampling, generator, everyone)
         tokens[rows[going], step] = drawn[going]
         going &= drawn != eos_id
         remaining = int(going.sum())
@@ -146,6 +151,23 @@ def _decode(
     return tokens
 
 
+def _drawn(
+    logits: Tensor,
+    rows: Tensor,
+    sampling: Sampling,
+    generator: torch.Generator | None,
+    everyone: "_Everyone | None",
+) -> Tensor:
+    """The next token of some rows; where it cannot be drawn on one process, none goes on."""
+    if everyone is None:
+        return draw(logits, sampling, generator)
+    try:
+        return draw(logits, sampling, generator, partial(everyone.mine, rows))
+    except DataError:
+        everyone.give_up()
+        raise
+
+
 class _Everyone:
     """The rows of all processes, as one process that sampled all of them would hold them.
 
@@ -167,13 +189,21 @@ class _Everyone:
 
     def go_on(self, rows: Tensor) -> int:
         """Tell the others which of this process's rows go on; returns how many do anywhere."""
-        own = torch.zeros(self.counts[rank()], dtype=torch.bool, device=rows.device)
-        own[rows] = True
-        going = from_all(own, self.counts)  # (total,)
+        own = torch.zeros(self.counts[rank()], dtype=torch.uint8, device=rows.device)
+        own[rows] = 1
+        told = from_all(own, self.counts)  # (total,)
+        if bool((told == _FAILED).any()):
+            raise DataError(f"{_NOT_FINITE} on another process", hint=_DIVERGED)
+        going = told.bool()
         remaining = int(going.sum())
         if remaining <= _LEAVE * len(self.kept):
             self.kept = self.kept[going[self.kept]]
         return remaining
+
+    def give_up(self) -> None:
+        """Tell the others, in place of `go_on`, that this process cannot draw its next tokens."""
+        device = self.kept.device
+        from_all(torch.full((self.counts[rank()],), _FAILED, dtype=torch.uint8, device=device), self.counts)
 
 
 def draw(
@@ -195,8 +225,7 @@ def draw(
     """
     greatest = logits.amax(-1, keepdim=True)
     if not bool(greatest.isfinite().all()):  # NaN, +∞, or a row of −∞ alone
-        hint = "The policy may have diverged: lower its learning rate, and start from an earlier checkpoint."
-        raise DataError("a policy's logits are not finite, so no token can be drawn", hint=hint)
+        raise DataError(f"{_NOT_FINITE}, so no token can be drawn", hint=_DIVERGED)
     if sampling.temperature == 0:
         return logits.argmax(-1)
     logits, order = (logits - greatest).float() / sampling.temperature, None

@@ -1,14 +1,21 @@
 """What processes that work on one batch tell each other: each holds some rows, and all learn what follows from all.
 
+Losses count each process's rows for what they are among those of all, so that all train as one process would.
+
 Everything here is a meeting: all processes must come, in the same order. A process alone gets back what it gave.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import functional as F
+
+from lit_rlhf.data.errors import DataError, NotFiniteError
 
 
 def processes() -> int:
@@ -106,3 +113,68 @@ def largest_of_all(figures: Tensor) -> Tensor:
 def any_of_all(yes: bool, device: torch.device) -> bool:
     """Whether any process says yes."""
     return bool(largest_of_all(torch.tensor([float(yes)], device=device)))
+
+
+def weight_among_all(weight: Tensor | float, device: torch.device) -> Tensor | float:
+    """What to multiply a mean over this process's rows with; 1 where it is alone. A meeting of all processes.
+
+    Gradients (and what is logged with ``sync_dist``) are averaged over the W processes. A mean over n of N rows is
+    therefore multiplied with W n / N: the average is then the mean over all rows.
+
+    Args:
+        weight: n: what the local mean divides by: rows, tokens, or the sum of their weights; 0 if nothing counts.
+        device: Where processes meet.
+    """
+    if processes() == 1:
+        return 1.0
+    own = torch.as_tensor(weight, dtype=torch.float32, device=device).detach().reshape(1)
+    return (own * processes() / sum_of_all(own).clamp(min=1e-8)).squeeze(0)
+
+
+def from_all_with_gradients(rows: Tensor) -> Tensor:
+    """The rows of all processes ``(N_0 + N_1 + …, H)``, with gradients, for a loss that compares rows.
+
+    The loss must be the same on all processes. Each of them then sends its own rows' gradient back, W-fold, so that
+    averaging over the W processes gives the gradient of the one loss; other parameters in it need nothing else.
+    """
+    return rows if processes() == 1 else _FromAll.apply(rows)  # type: ignore[return-value]
+
+
+class _FromAll(Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        counts = counts_of_all(len(rows), rows.device)
+        ctx.start, ctx.count = sum(counts[: rank()]), len(rows)
+        return from_all(rows, counts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0][ctx.start : ctx.start + ctx.count] * processes()
+
+
+@contextmanager
+def failing_together(device: torch.device) -> Generator[None]:
+    """What fails inside on one process fails on all, which would otherwise wait for that one at their next meeting.
+
+    For what depends on a process's own rows, such as their rewards. A process alone raises what it raises.
+
+    Args:
+        device: Where processes meet.
+
+    Raises:
+        NotFiniteError: If another process failed, and nothing but numbers that are not finite was wrong anywhere.
+        DataError: If another process failed for another reason.
+    """
+    own: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        own = error
+    if processes() > 1 and any_of_all(own is not None, device):
+        failures = listed_from_all([] if own is None else [(rank(), str(own), isinstance(own, NotFiniteError))])
+        alike = all(not_finite for *_, not_finite in failures)
+        if own is None or (isinstance(own, NotFiniteError) and not alike):  # all must take the same way on
+            number, text, _ = next(failure for failure in failures if alike or not failure[2])
+            raise (NotFiniteError if alike else DataError)(text, f"on process {number}") from own
+    if own is not None:
+        raise own

@@ -122,7 +122,7 @@ class SharedTrunk(ActorCritic):
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
 
-    def share(self, reward: nn.Module) -> None:
+    def lend(self, reward: nn.Module) -> None:
         """Let reward models that were trained as adapters on the same weights use these, and let go of their own.
 
         Args:

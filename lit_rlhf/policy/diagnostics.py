@@ -10,7 +10,7 @@ from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.rendering import Renderer, cut_into_tokens
 from lit_rlhf.functional import masked_mean, ngram_repetition
 from lit_rlhf.networks.sharding import gathered
-from lit_rlhf.networks.together import columns_of_all, from_all, listed_from_all
+from lit_rlhf.networks.together import columns_of_all, failing_together, from_all, listed_from_all
 from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards.reward import Reward
 
@@ -47,10 +47,12 @@ def completion_metrics(completions: Completions, proxy: Reward, judge: Reward | 
         proxy: The reward without its baselines.
         judge: The true reward, where known.
     """
-    sequences, rewards = completions.sequences, proxy(completions).sum(1)
-    columns = {"reward": rewards}
-    if judge is not None:
-        columns |= {"gold_reward": judge(completions).sum(1), **judged_components(completions, judge)}
+    sequences = completions.sequences
+    with failing_together(sequences.ids.device):
+        rewards = proxy(completions).sum(1)
+        columns = {"reward": rewards}
+        if judge is not None:
+            columns |= {"gold_reward": judge(completions).sum(1), **judged_components(completions, judge)}
     if "refusal" not in columns:
         columns["refusal"] = rewards.new_tensor([opens_with_refusal(text) for text in completions.texts])
     columns |= {

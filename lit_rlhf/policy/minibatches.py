@@ -10,7 +10,7 @@ from lit_rlhf.networks.together import from_all, largest_of_all, mean_of_all, pr
 
 
 @dataclass
-class Share:
+class Part:
     """One process's part of a minibatch.
 
     Attributes:
@@ -35,7 +35,7 @@ class Share:
         return mask[self.rows[: self.counted]].sum() * processes() / mask[self.whole].sum()
 
 
-def shares(rows: Tensor, size: int, at_once: int | None = None) -> list[list[Share]]:
+def minibatches(rows: Tensor, size: int, at_once: int | None = None) -> list[list[Part]]:
     """This process's parts of the minibatches that some rows are cut into, in this order.
 
     Args:
@@ -47,7 +47,7 @@ def shares(rows: Tensor, size: int, at_once: int | None = None) -> list[list[Sha
     for whole in rows.split(size * processes()):
         most = -(-len(whole) // processes())  # rows of a process
         parts = whole.tensor_split(processes())[rank()].tensor_split(-(-most // (at_once or most)))
-        found.append([Share(part if len(part) else whole[:1], len(part), whole) for part in parts])
+        found.append([Part(part if len(part) else whole[:1], len(part), whole) for part in parts])
     return found
 
 
@@ -60,7 +60,7 @@ def added(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: column.sum() for name, column in columns.items()} | extremes
 
 
-def assembled(parts: list[Share], found: list[Tensor | None], width: int) -> Tensor | None:
+def assembled(parts: list[Part], found: list[Tensor | None], width: int) -> Tensor | None:
     """What the processes have found for their parts of a rollout, as one tensor ``(N, T)`` on all of them.
 
     Args:

@@ -22,7 +22,7 @@ from lit_rlhf.networks.module import NetworkModule
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.networks.sharding import gathered, whole
-from lit_rlhf.networks.together import from_all, processes, rows_of_mine
+from lit_rlhf.networks.together import failing_together, from_all, processes, rows_of_mine
 from lit_rlhf.policy.actor_critic import ActorCritic, SharedTrunk
 from lit_rlhf.policy.advantages import GAE, Advantages
 from lit_rlhf.policy.checks import check_options, check_training, check_vocabulary
@@ -30,7 +30,7 @@ from lit_rlhf.policy.demonstrations import Demonstrations
 from lit_rlhf.policy.diagnostics import example_rows, measured, trajectory_metrics
 from lit_rlhf.policy.kl import KLPenalty
 from lit_rlhf.policy.losses import policy_loss, ratio
-from lit_rlhf.policy.minibatches import Share, added, assembled, averaged, shares
+from lit_rlhf.policy.minibatches import Part, added, assembled, averaged, minibatches
 from lit_rlhf.policy.rollout import complete, seeded_generator, sequences_of_all
 from lit_rlhf.policy.settings import PPOSettings
 from lit_rlhf.policy.trajectory import Trajectory
@@ -132,7 +132,7 @@ class PPOModule(NetworkModule):
             reward.load(self.renderer, self.networks.reference_fingerprint)
         check_vocabulary(self.renderer, self.reference_path, "reference")
         if isinstance(self.networks, SharedTrunk):
-            self.networks.share(self.reward)
+            self.networks.lend(self.reward)
         elif with_critic:
             check_vocabulary(self.renderer, self.critic_path or self.path, "critic")
             scale = self.reward.critic_scale(self.critic_path) if self.critic_path else 1.0
@@ -187,19 +187,20 @@ class PPOModule(NetworkModule):
         process's responses comes the rollout of all processes: it is small beside the weights.
         """
         assert self.networks is not None
-        with gathered(self.reward):
-            rewards = from_all(self.reward(completions)[: completions.counted])
+        with gathered(self.reward), failing_together(self.device):
+            own = self.reward(completions)[: completions.counted]
+        rewards = from_all(own)
         sequences, temperature = sequences_of_all(completions), self.sampling.temperature
         with_critic = self.advantages.needs_critic
         found: dict[str, list[Tensor | None]] = {"logprobs": [], "reference_logprobs": [], "values": []}
-        mine = [share for parts in self._shares(torch.arange(len(sequences), device=self.device)) for share in parts]
-        for share in mine:
-            part = sequences[share.rows]
-            logprobs, values, _ = self.networks.outputs(part, temperature, with_critic, entropy=False)
-            outputs = logprobs, self.networks.reference_logprobs(part, temperature), values
-            for parts, output in zip(found.values(), outputs, strict=True):
-                parts.append(output)
-        everywhere = {name: assembled(mine, parts, rewards.shape[1]) for name, parts in found.items()}
+        mine = [part for parts in self._minibatches(torch.arange(len(sequences), device=self.device)) for part in parts]
+        for part in mine:
+            rows = sequences[part.rows]
+            logprobs, values, _ = self.networks.outputs(rows, temperature, with_critic, entropy=False)
+            outputs = logprobs, self.networks.reference_logprobs(rows, temperature), values
+            for column, output in zip(found.values(), outputs, strict=True):
+                column.append(output)
+        everywhere = {name: assembled(mine, column, rewards.shape[1]) for name, column in found.items()}
         return Trajectory(sequences=sequences, mask=sequences.response_mask, rewards=rewards, **everywhere)  # type: ignore[arg-type]
 
     def update(self, trajectory: Trajectory, policy_learns: bool = True) -> dict[str, Tensor]:
@@ -214,20 +215,20 @@ class PPOModule(NetworkModule):
             rows = torch.arange(len(trajectory), device=self.device)
             if epoch > 0:
                 rows = torch.randperm(len(trajectory), generator=self.generator, device=self.device)
-            minibatches = self._shares(rows)
-            for number, parts in enumerate(minibatches, 1):
-                last = epoch + 1 == self.settings.epochs and number == len(minibatches)
+            cut = self._minibatches(rows)
+            for number, parts in enumerate(cut, 1):
+                last = epoch + 1 == self.settings.epochs and number == len(cut)
                 collected.append(self._step(trajectory, parts, policy_learns, last))
         self.lr_schedulers().step()  # type: ignore[union-attr]
         return averaged(collected)
 
-    def _shares(self, rows: Tensor) -> list[list[Share]]:
-        return shares(rows, self.settings.minibatch_size, self.settings.micro_batch_size)
+    def _minibatches(self, rows: Tensor) -> list[list[Part]]:
+        return minibatches(rows, self.settings.minibatch_size, self.settings.micro_batch_size)
 
     def losses(self, batch: Trajectory, weight: Tensor, policy_learns: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of this process's part of a minibatch, and its parts; a policy that does not learn has none.
 
-        Their means over the processes are those of the whole minibatch, for which ``weight`` is `Share.weight`.
+        Their means over the processes are those of the whole minibatch, for which ``weight`` is `Part.weight`.
         """
         assert self.networks is not None
         s = self.settings
@@ -247,14 +248,14 @@ class PPOModule(NetworkModule):
         extremes = {"ratio_max": moved.max(), "ratio_min": moved.min()}
         return loss, {name: part.detach() for name, part in found.items()} | extremes
 
-    def _step(self, trajectory: Trajectory, parts: list[Share], policy_learns: bool, last: bool) -> dict[str, Tensor]:
+    def _step(self, trajectory: Trajectory, parts: list[Part], policy_learns: bool, last: bool) -> dict[str, Tensor]:
         """One step of the optimiser; returns the minibatch's figures, and the gradients' norms before clipping."""
         assert self.networks is not None
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         found, beside = [], {}
-        for share in parts:
-            loss, figures = self.losses(trajectory[share.rows], share.weight(trajectory.mask), policy_learns)
+        for part in parts:
+            loss, figures = self.losses(trajectory[part.rows], part.weight(trajectory.mask), policy_learns)
             if self.demonstrations is not None and policy_learns and not found:
                 beside["demonstration_loss"] = self.demonstrations.loss(self.networks.policy, self.generator)
                 loss = loss + beside["demonstration_loss"]

@@ -12,7 +12,7 @@ from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.store import Key, Store
 from lit_rlhf.functional import contrastive_reward
 from lit_rlhf.functional.rewards import Reduction
-from lit_rlhf.networks.together import from_all
+from lit_rlhf.networks.together import failing_together, from_all
 from lit_rlhf.rewards.reward import Reward, on_last_token
 from lit_rlhf.rewards.running import RunningMeans
 from lit_rlhf.rewards.wrappers import RewardWrapper
@@ -124,6 +124,14 @@ class ContrastiveReward(RewardWrapper):
 
     def _centred(self, total: Tensor, completions: Completions) -> Tensor:
         return contrastive_reward(total, self.baselines(completions), self.reduce, self.quantile)  # (N,)
+
+    def _changed(self, completions: Completions) -> Tensor:
+        if self.sizes is None:
+            return super()._changed(completions)
+        with failing_together(completions.sequences.ids.device):  # counting is a meeting of all processes
+            rewards = self.inner(completions)
+            self.baselines(completions)
+        return self.change(rewards, completions)
 
     def change(self, rewards: Tensor, completions: Completions) -> Tensor:
         """Take the baseline off on the last token, then scale."""

@@ -14,7 +14,7 @@ from lit_rlhf.networks.dropout import add_dropout
 from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.networks.sharding import split_like, whole
-from lit_rlhf.networks.shares import rows_of_all
+from lit_rlhf.networks.together import from_all_with_gradients
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
 
 _BETA = {("simcse", "pairs"): 1.0, ("simcse", "differences"): 1.0, ("swav", "pairs"): 0.1, ("swav", "differences"): 0.5}
@@ -111,7 +111,7 @@ class ContrastiveRewardModule(ScalarRewardModule):
         """
         if self.contrast == "differences":
             first, second = (_differences(view) for view in (first, second))
-        first, second = rows_of_all(first), rows_of_all(second)
+        first, second = from_all_with_gradients(first), from_all_with_gradients(second)
         if self.objective == "simcse":
             return simcse_loss(first, second, self.temperature)
         return swav_loss(first, second, whole(self.prototypes), self.temperature, self.epsilon, self.iterations)

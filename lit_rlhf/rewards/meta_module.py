@@ -13,8 +13,7 @@ from lit_rlhf.data.store import Store
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.networks.sharding import whole
-from lit_rlhf.networks.shares import share
-from lit_rlhf.networks.together import processes, rank
+from lit_rlhf.networks.together import processes, rank, weight_among_all
 from lit_rlhf.rewards.samples import PolicySamples, mean_difference
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
 
@@ -102,7 +101,7 @@ class MetaRewardModule(ScalarRewardModule):
         """The inner step; returns the parameters with their values before it, and J."""
         sequences, counts, weight = self._own_samples()
         difference = mean_difference(self.network(sequences.to(self.device)), counts)  # type: ignore[misc]
-        difference = difference * share(weight, self.device)
+        difference = difference * weight_among_all(weight, self.device)
         self.manual_backward(difference)
         moved = [parameter for parameter in self.parameters() if parameter.grad is not None]
         with torch.no_grad():

@@ -9,7 +9,7 @@ from torch import Tensor
 from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.networks.together import from_all
+from lit_rlhf.networks.together import failing_together, from_all
 from lit_rlhf.rewards.reward import Reward, on_last_token
 from lit_rlhf.rewards.running import RunningMeans
 
@@ -178,6 +178,11 @@ class ScaledReward(RewardWrapper):
         rounding = (16 * torch.finfo(torch.float32).eps) ** 2 * square
         variance = square - mean**2
         return variance**-0.5 if variance > rounding else 1.0
+
+    def _changed(self, completions: Completions) -> Tensor:
+        with failing_together(completions.sequences.ids.device):  # counting is a meeting of all processes
+            rewards = self.inner(completions)
+        return self.change(rewards, completions)
 
     def change(self, rewards: Tensor, completions: Completions) -> Tensor:
         """Count the batch, then divide."""

@@ -9,6 +9,7 @@ import threading
 import pytest
 import torch
 import torch.distributed.checkpoint as parts
+from lightning.pytorch.loggers.logger import DummyLogger
 
 from lit_rlhf.cli.checkpoints import put_back
 from lit_rlhf.cli.commands import dispatch
@@ -107,6 +108,10 @@ def test_the_word_last_is_the_last_checkpoint_of_the_folder(lit, tiny_model, tmp
     assert steps == list(range(1, 11))
 
 
+class Recorder(DummyLogger):
+    """A logger whose ``log_metrics`` a test puts in place."""
+
+
 @pytest.fixture
 def ctrl_c_at(monkeypatch):
     """Send this process a real SIGINT before the steps after so many of a module's steps."""
@@ -149,6 +154,23 @@ def test_ctrl_c_keeps_the_step_and_the_run_goes_on_from_it(
     lit("fit", tmp_path, given, *last(tmp_path))
     assert (tmp_path / "metrics.jsonl").read_text() == whole
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_loggers_are_told_of_the_step_that_a_run_ends_behind(lit, tiny_model, tmp_path, monkeypatch, ctrl_c_at, step):
+    told = []
+    logger = {"class_path": f"{__name__}.Recorder"}
+    given = halved(tiny_model, max_epochs=1, val_check_interval=3, logger=logger)
+    monkeypatch.setattr(Recorder, "log_metrics", lambda self, metrics, step=None: told.append((step, metrics)))
+    lit("fit", tmp_path / "whole", given)
+    whole, told[:] = list(told), []
+    ctrl_c_at(SFTModule, step)
+    with pytest.raises(KeyboardInterrupt):
+        lit("fit", tmp_path, given)
+    ctrl_c_at(SFTModule)
+    lit("fit", tmp_path, given, *last(tmp_path))
+    assert told == whole
+    assert {each for each, metrics in told if "train/loss" in metrics} == set(range(5))
 
 
 @pytest.mark.parametrize("validates", [False, True])

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from lit_rlhf.data.batches import Completions
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import export, load_model
 from lit_rlhf.networks.sampling import Sampling, sample
+from lit_rlhf.rewards.reward import SequenceReward
+from lit_rlhf.world import WorldPrompts
 from tests.distributed.processes import connect
 
 GLOO = {"process_group_backend": "gloo"}
@@ -145,6 +149,88 @@ def test_two_processes_with_fsdp2_train_as_one_and_resume(pair, restless, tiny_r
     assert lines(tmp_path / "two" / "resumed") == behind
     for name, value in weights(tmp_path / "two").items():
         assert torch.equal(weights(tmp_path / "two" / "resumed")[name], value)
+
+
+# ---------------------------------------------------------------------- what fails on one process
+
+
+class Unlucky(SequenceReward):
+    """The length of a response; NaN for one prompt of the world, or an error of its own."""
+
+    def __init__(self, raises: bool = False) -> None:
+        super().__init__()
+        self.raises = raises
+
+    def scores(self, completions: Completions) -> torch.Tensor:
+        return self.remembered(completions, self._lengths)
+
+    def _lengths(self, completions: Completions) -> torch.Tensor:
+        bad = torch.tensor([record.prompt_hash == self.unlucky for record in completions.records])
+        if self.raises and bool(bad.any()):
+            raise ConnectionError("the reward's server hung up")
+        return completions.sequences.response_length.float().masked_fill(bad, torch.nan)
+
+    @property
+    def unlucky(self) -> str:
+        return list(WorldPrompts(13).records())[7].prompt_hash
+
+
+def guarded(model: str, scorer: str, processes: int, strategy: dict | None = None, **unlucky: Any) -> dict:
+    inner = {"class_path": "tests.distributed.test_ppo.Unlucky", "init_args": unlucky}
+    scaled = {"class_path": "lit_rlhf.rewards.ScaledReward", "init_args": {"inner": inner}}
+    return options(model, scorer, processes, strategy, reward=scaled) | {"guard": {"action": "skip"}}
+
+
+def failure(folder: str, given: dict) -> str:
+    try:
+        train(folder, given)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def test_two_processes_leave_out_a_rollout_that_one_of_them_cannot_learn_from(
+    pair, restless, tiny_reward_model, tmp_path
+):
+    train(str(tmp_path / "one"), guarded(restless, tiny_reward_model, 1))
+    pair.run(train, str(tmp_path / "two"), guarded(restless, tiny_reward_model, 2, DDP))
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
+    steps = [path.stem for path in sorted((tmp_path / "one" / "refused").glob("*.json"))]
+    assert 1 <= len(steps) <= 3
+    written = {path.stem for path in (tmp_path / "two" / "refused").glob("*.json")}
+    assert written == {f"{step}-process-{number}" for step in steps for number in (0, 1)}
+
+
+def test_an_error_on_one_process_ends_both_with_its_message(pair, restless, tiny_reward_model, tmp_path):
+    given = guarded(restless, tiny_reward_model, 2, DDP, raises=True)
+    found = sorted(pair.run(failure, str(tmp_path), given, limit=60))
+    assert [found[0].partition(":")[0], found[1].partition(":")[0]] == ["ConnectionError", "DataError"]
+    assert all("the reward's server hung up" in each for each in found)
+    assert "on process" in found[1]
+
+
+def diverged(model: str, number: int) -> str:
+    connect()
+    policy, mine = load_model(model, "causal"), torch.distributed.get_rank() == number
+    calls = []
+
+    def spoil(module: Any, given: Any, output: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return output * torch.nan if mine and len(calls) > 2 else output
+
+    policy.lm_head.register_forward_hook(spoil)
+    rows = slice(4) if torch.distributed.get_rank() == 0 else slice(4, 7)
+    generator = torch.Generator().manual_seed(3)
+    with pytest.raises(DataError) as caught:
+        sample(policy, PROMPTS[rows], LENGTHS[rows], 10**6, Sampling(20), generator, 1, len(PROMPTS[rows]))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_policy_that_diverges_on_one_process_is_told_on_both(pair, restless, number):
+    found = pair.run(diverged, restless, number, limit=60)
+    assert "so no token can be drawn" in found[number]
+    assert "logits are not finite on another process" in found[1 - number]
 
 
 # ---------------------------------------------------------------------- sampling

@@ -115,7 +115,7 @@ def test_a_reward_model_of_adapters_moves_onto_the_trunk_and_scores_as_before(
 ):
     alone, shared = loaded(adapted_reward, renderer), EnsembleReward([loaded(adapted_reward, renderer)])
     before = trunk.logprobs(rows, 1.0)
-    trunk.share(shared)
+    trunk.lend(shared)
     member = shared.members[0]
     assert isinstance(member.model.network, AdapterScores)
     expected = alone.model.score_sequences(rows)
@@ -141,7 +141,7 @@ def test_adapters_on_other_weights_stay_where_they_are(adapted_reward, write_mod
         SharedTrunk(str(tmp_path / "other"), str(tmp_path / "other"), LoRA(r=2), True),
         loaded(adapted_reward, renderer),
     )
-    networks.share(reward)
+    networks.lend(reward)
     assert not isinstance(reward.model.network, AdapterScores)
 
 
