@@ -71,9 +71,9 @@ class Checkpoint(ModelCheckpoint):
             return
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if stop:
-            # Loggers would be told of the step only behind this.
-            trainer._logger_connector.on_batch_end()
-            trainer._logger_connector.update_train_step_metrics()
+            connector: Any = trainer._logger_connector  # pyright: ignore[reportPrivateUsage]
+            connector.on_batch_end()
+            connector.update_train_step_metrics()  # otherwise behind this, and never
             self._stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
