@@ -41,3 +41,16 @@ def test_hooks_run_the_tools_that_are_installed_for_development():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     installed = {re.split(r"[^\w-]", each)[0] for each in project["optional-dependencies"]["dev"]}
     assert tools <= installed
+
+
+def test_what_the_makefile_installs_has_tested_versions():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = re.findall(r'-c constraints\.txt .*-e "\.\[(\w+)\]"', (ROOT / "Makefile").read_text("utf-8"))
+    assert "docs" in extras
+    wanted = [*project["dependencies"], *(each for name in extras for each in project["optional-dependencies"][name])]
+    known = {_normal(line) for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()}
+    assert {_normal(each) for each in wanted if "==" not in each} <= known
+
+
+def _normal(requirement: str) -> str:
+    return re.split(r"[^\w-]", requirement)[0].lower().replace("_", "-")
