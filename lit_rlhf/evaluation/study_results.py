@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,8 @@ def verdict_picture(summary: Summary, path: Path) -> None:
             axis.plot([row["ci_low"], row["ci_high"]], [0, 0], color=colours[row["verdict"]], linewidth=2)
             axis.plot(row["effect"], 0, "o", color=colours[row["verdict"]])
             axis.set_xlim(left, right)
-        axis.set_yticks([0], [row["claim"]], fontsize=8)
+        axis.set_yticks([0], [fill(row["claim"], 56)], fontsize=8)
+        axis.locator_params(axis="x", nbins=4)
         axis.tick_params(axis="x", labelsize=6, pad=1)
         axis.spines[["top", "right", "left"]].set_visible(False)
     figure.suptitle("effect with its 95 % interval over seeds; shaded: where the claim holds", fontsize=9)

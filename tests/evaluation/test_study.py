@@ -258,3 +258,11 @@ def test_every_shipped_study_can_be_built(file):
     assert len(built.study.seeds) >= (2 if file.stem.endswith("_quick") else 5)
     assert len({claim.id for claim in built.study.claims}) == len(built.study.claims)
     assert built.out.startswith("runs/studies/")
+
+
+@pytest.mark.parametrize("kind", [RewardStudy, Seq2SeqStudy, PPOStudy])
+def test_a_claim_can_be_read_alone(kind):
+    """The report filters and orders them, so none may lean on the one before."""
+    sentences = [claim.claim for claim in kind.claims]
+    assert len(set(sentences)) == len(sentences)
+    assert [text for text in sentences if re.match(r"(And|It|They|So|While|With (it|them)|By|Less)\b", text)] == []

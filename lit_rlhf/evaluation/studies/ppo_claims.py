@@ -101,27 +101,30 @@ _ALL = {rate: (flip(rate, "contrastive"), flip(rate, "ppo")) for rate in FLIPS}
 MODELS = [
     Claim("s8_learnt", "With 40% of the labels flipped the reward model still learns something", "–",
           "accuracy on true labels", lambda m: m["accuracy"]["0.4"], low=0.5),
-    Claim("over_learnt", "So does the one of few pairs that is over-optimised", "–", "accuracy on true labels",
+    Claim("over_learnt",
+          "The reward model of few pairs that is over-optimised learns something, too", "–", "accuracy on true labels",
           lambda m: m["overoptimised"]["accuracy"], low=0.5),
 ]  # fmt: skip
 NOISE = [
     *(Claim(f"s8_flips_{rate}", f"Contrastive rewards help with {float(rate):.0%} of the labels flipped", PAPER, _GAIN,
             _final(*arms), low=0.0, note=_LEVEL) for rate, arms in _ALL.items()),
-    Claim("s8_flips", "They help on average over the five flip rates", PAPER, _GAIN + ", mean over flip rates",
+    Claim("s8_flips",
+          "Contrastive rewards help on average over the five flip rates", PAPER, _GAIN + ", mean over flip rates",
           _mean([_final(*arms) for arms in _ALL.values()]), low=0.0, note=_LEVEL, remark=_USELESS),
-    Claim("s8_flips_unseen", "And on unseen kinds of prompts", PAPER,
+    Claim("s8_flips_unseen",
+          "Contrastive rewards help on unseen kinds of prompts, on average over the flip rates", PAPER,
           "gold reward on unseen kinds of prompts at the end, minus plain PPO's, mean over flip rates",
           _mean([_final(*arms, kind="unseen") for arms in _ALL.values()]), low=0.0, note=_LEVEL),
-    Claim("s8_flips_equal_kl", "And at equal KL", PAPER,
+    Claim("s8_flips_equal_kl", "Contrastive rewards help at equal KL, on average over the flip rates", PAPER,
           "gold reward in training where both have gone equally far, minus plain PPO's, mean over flip rates",
           _mean([equal_kl(*arms) for arms in _ALL.values()]), low=0.0, note=_LEVEL),
-    Claim("s8_flips_mean", "And over the whole training", PAPER,
+    Claim("s8_flips_mean", "Contrastive rewards help over the whole training, on average over the flip rates", PAPER,
           "gold reward, mean over all iterations and flip rates, minus plain PPO's",
           _mean([_whole(*arms, "mean_gold_reward") for arms in _ALL.values()]), low=0.0, note=_LEVEL),
-    Claim("s8_flips_growth", "They help more, the more labels are flipped", "derived: prompts that the reward model "
-          "does not understand count less", "slope of the gain over the flip rate", _slope, low=0.0,
+    Claim("s8_flips_growth", "Contrastive rewards help more, the more labels are flipped", "derived: prompts that the "
+          "reward model does not understand count less", "slope of the gain over the flip rate", _slope, low=0.0,
           note=_LEVEL),
-    Claim("s8_improved", "More prompts are improved over the SFT policy", "–",
+    Claim("s8_improved", "With contrastive rewards more prompts are improved over the SFT policy", "–",
           "win rate against SFT by gold reward, ties half, minus plain PPO's, mean over flip rates",
           _mean([lambda m, a=a, b=b: a(m)["seen"]["wins"]["sft"] - b(m)["seen"]["wins"]["sft"]
                  for a, b in _ALL.values()]), low=0.0, note=_LEVEL),
@@ -142,30 +145,38 @@ _OFFSETS = {
 }
 _PLAIN = regime("contrastive")
 OFFSETS = [
-    *(Claim(f"s8_offset_{key}", f"They help where the prompt shifts the reward by {how}",
+    *(Claim(f"s8_offset_{key}", f"Contrastive rewards help where the prompt shifts the reward by {how}",
             "any b(x) cancels", _GAIN, _final(_PLAIN, regime(f"offset_{key}")), low=0.0, note=_SMALL)
       for key, how in _OFFSETS.items()),
-    *(Claim(f"s8_offset_{key}_scratch", f"By {how}, with a fresh critic", "any b(x) cancels", _GAIN,
+    *(Claim(f"s8_offset_{key}_scratch",
+            f"Contrastive rewards help a fresh critic where the prompt shifts the reward by {how}",
+            "any b(x) cancels", _GAIN,
             _final(regime("contrastive_scratch"), regime(f"offset_{key}_scratch")), low=0.0, note=_SMALL)
       for key, how in _OFFSETS.items() if key in ("words_two", "prompt_two")),
-    Claim("s8_offset_growth", "They help more, the greater the offset", "any b(x) cancels",
+    Claim("s8_offset_growth",
+          "Contrastive rewards help more, the more the prompt shifts the reward", "any b(x) cancels",
           "gain at two standard deviations, minus gain at half of one",
           _final(regime("offset_words_half"), regime("offset_words_two")), low=0.0),
-    Claim("s8_offset_mean", "And over the whole training", "any b(x) cancels",
+    Claim("s8_offset_mean",
+          "Contrastive rewards help over the whole training where the prompt shifts the reward by two "
+          "standard deviations, by its words", "any b(x) cancels",
           "gold reward, mean over all iterations, minus plain PPO's, words, two standard deviations",
           _whole(_PLAIN, regime("offset_words_two"), "mean_gold_reward"), low=0.0),
-    Claim("s8_offset_family_two", "Where the family decides, a critic learns it, and they help no more than without",
-          "control", "gain with the offset by family, minus gain without",
+    Claim("s8_offset_family_two",
+          "Where the prompt's family decides the shift, a critic learns it, and contrastive rewards "
+          "help no more than without", "control", "gain with the offset by family, minus gain without",
           _final(regime("ppo"), regime("offset_family_two")), low=-0.1, high=0.1),
 ]  # fmt: skip
 
 CRITICS = [
-    Claim("s8_scratch", "They help a critic that starts from the policy's body and a fresh head", "–", _GAIN,
+    Claim("s8_scratch", "Contrastive rewards help a critic that starts from the policy's body and a fresh head", "–",
+          _GAIN,
           _final(regime("contrastive_scratch"), regime("scratch")), low=0.0, note=_FRESH),
-    Claim("s8_scratch_mean", "And over the whole training", "–",
+    Claim("s8_scratch_mean", "Contrastive rewards help a critic with a fresh head over the whole training", "–",
           "gold reward, mean over all iterations, minus plain PPO's",
           _whole(regime("contrastive_scratch"), regime("scratch"), "mean_gold_reward"), low=0.0, note=_FRESH),
-    Claim("s8_stand_in", "With them a fresh critic does as well as plain PPO with one from the reward model", "–",
+    Claim("s8_stand_in",
+          "With contrastive rewards a fresh critic does as well as plain PPO with one from the reward model", "–",
           "gold reward, mean over all iterations, minus that of plain PPO with a critic from the reward model",
           _whole(regime("contrastive_scratch"), regime("ppo"), "mean_gold_reward"), low=-0.05),
     Claim("s8_shifted", "A critic from the reward model is better shifted by the mean of the baselines", "–",
@@ -185,7 +196,8 @@ BASELINES = [
     Claim("s8_rloo", "Contrastive PPO is better than RLOO at equal responses in training", "–",
           "gold reward on seen kinds at the end, minus RLOO's", _final(_PLAIN, regime("rloo")), low=0.0,
           remark=OFFLINE),
-    Claim("s8_rloo_longer", "And at equal generated responses, the baselines included", "–",
+    Claim("s8_rloo_longer",
+          "Contrastive PPO is better than RLOO at equal generated responses, the baselines included", "–",
           "gold reward on seen kinds at the end, minus that of RLOO for as many more iterations",
           _final(_PLAIN, regime("rloo_longer")), low=0.0, note=_FIVE_OFFLINE),
     Claim("s8_reinforce", "Offline baselines in place of a critic are better than RLOO at equal responses in training",
@@ -220,7 +232,7 @@ def _wins(arm: str, number: int | None = None) -> Measure:
 ROUNDS = [
     Claim("over_proxy", "Against a weak reward model and hardly any penalty the proxy goes on rising", "–",
           "proxy reward, last eighth of the training minus the second eighth", _late_minus_early("reward"), low=0.0),
-    Claim("over_gold", "While the gold reward falls", "–",
+    Claim("over_gold", "Against a weak reward model and hardly any penalty the gold reward falls", "–",
           "gold reward, last eighth of the training minus the second eighth", _late_minus_early("gold_reward"),
           high=0.0),
     Claim("s7_rounds", "With MetaRM the policy wins more from round to round", "rises over rounds",
@@ -229,7 +241,8 @@ ROUNDS = [
     Claim("s7_meta", "MetaRM's rounds win more than those with a reward model that stays", "wins more",
           "win rate against SFT after the last round, minus without MetaRM",
           lambda m: _wins("meta")(m) - _wins("kept")(m), low=0.0, note=_METARM),
-    Claim("s7_meta_gold", "And have the higher gold reward", "wins more",
+    Claim("s7_meta_gold",
+          "MetaRM's rounds end with a higher gold reward than those with a reward model that stays", "wins more",
           "gold reward on seen kinds after the last round, minus without MetaRM",
           _final(_round("meta"), _round("kept")), low=0.0, note=_METARM),
 ]  # fmt: skip
@@ -239,7 +252,9 @@ UNSEEN = [
     Claim("s10_offset_words_two", "On unseen kinds of prompts contrastive rewards help where the prompt shifts the "
           "reward by two standard deviations, by its words", "any b(x) cancels", _UNSEEN_GAIN,
           _final(_PLAIN, regime("offset_words_two"), kind="unseen"), low=0.0),
-    Claim("s10_offset_prompt_two", "And by two standard deviations, at random", "any b(x) cancels", _UNSEEN_GAIN,
+    Claim("s10_offset_prompt_two",
+          "On unseen kinds of prompts contrastive rewards help where the prompt shifts the reward "
+          "by two standard deviations, at random", "any b(x) cancels", _UNSEEN_GAIN,
           _final(_PLAIN, regime("offset_prompt_two"), kind="unseen"), low=0.0),
     Claim("s10_rloo", "On unseen kinds contrastive PPO is better than RLOO at equal responses in training", "–",
           "gold reward on unseen kinds at the end, minus RLOO's", _final(_PLAIN, regime("rloo"), kind="unseen"),

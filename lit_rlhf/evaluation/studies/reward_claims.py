@@ -95,7 +95,7 @@ STRENGTH = [
 SLICES = [
     Claim("s2_weakest", "The two weakest tenths alone teach the wrong thing", ".33 .35",
           "accuracy, mean of the two weakest tenths", _slice(0, 1), high=0.5),
-    Claim("s2_ambiguous", "The next two tenths teach nothing", ".45 .56", "accuracy, mean of tenths 3 and 4",
+    Claim("s2_ambiguous", "The third and fourth tenths teach nothing", ".45 .56", "accuracy, mean of tenths 3 and 4",
           _slice(2, 3), low=0.43, high=0.57, note=_STILL_WRONG),
     Claim("s2_upper", "Upper-middle tenths teach more than the strongest", ".68 against .66",
           "accuracy of tenths 7 to 9 (mean), minus the strongest",
@@ -110,13 +110,14 @@ _NAMES = {"margin": "the margin", "flip": "flipping 10 %", "soft_margin": "soft 
           "flip_margin": "flip + margin"}  # fmt: skip
 _FALLS = {"margin": ".7115 → .7025", "flip": ".708 → .699", "soft_margin": ".714 → .711", "flip_margin": ".703 → .7025"}
 TREATED = [
-    Claim("s4_baseline_falls", "On noisy labels the baseline falls over the epochs", ".710 → .694",
+    Claim("s4_baseline_falls", "On noisy labels the baseline's accuracy falls over the epochs", ".710 → .694",
           "accuracy after the first epoch, minus after the last", lambda m: _fall(m, "baseline"), low=0.0,
           note=_NO_MEMORY),
-    *(Claim(f"s4_{key}_falls_less", f"With {name} it falls less", _FALLS[key], "baseline's fall, minus this one's",
+    *(Claim(f"s4_{key}_falls_less",
+            f"With {name} accuracy falls less over the epochs", _FALLS[key], "baseline's fall, minus this one's",
             lambda m, key=key: _fall(m, "baseline") - _fall(m, key), low=0.0, note=_NO_MEMORY)
       for key, name in _NAMES.items()),
-    *(Claim(f"s4_{key}_ends_higher", f"With {name} it ends higher", _FALLS[key],
+    *(Claim(f"s4_{key}_ends_higher", f"With {name} accuracy ends higher", _FALLS[key],
             "accuracy after the last epoch, minus the baseline's",
             lambda m, key=key: m["treatments"][key][-1] - m["treatments"]["baseline"][-1], low=0.0, note=_NO_MEMORY)
       for key, name in _NAMES.items()),
@@ -134,7 +135,7 @@ CONTRASTED = [
     Claim("s6_loss_itself", "What SimCSE on pairs gains comes from its loss, not from dropout and two views", "–",
           "accuracy on unseen kinds, minus two views without the loss",
           _gain("simcse_pairs", "unseen", over="views_only"), low=0.0, note=_CONTRAST),
-    Claim("s6_best", "SimCSE on pairs is the best of the four", "best of four",
+    Claim("s6_best", "SimCSE on pairs is better than the other three are on average", "best of four",
           "accuracy on unseen kinds, minus the mean of the other three",
           lambda m: float(np.mean([_gain("simcse_pairs", "unseen", other)(m) for other in list(_VARIANTS)[1:]])),
           low=0.0, note=_CONTRAST),
@@ -145,7 +146,7 @@ META = [
           "spread over samples of the SFT policy, minus PPO's (in score standard deviations)",
           lambda m: m["meta"]["reward"]["sft"]["spread"] - m["meta"]["reward"]["ppo"]["spread"], low=0.0,
           note=_ONE_POLICY),
-    Claim("s7_widens", "MetaRM widens it again", "widens",
+    Claim("s7_widens", "MetaRM widens the spread of scores over one prompt's responses again", "widens",
           "MetaRM's spread over PPO's samples, minus the reward model's",
           lambda m: m["meta"]["meta"]["ppo"]["spread"] - m["meta"]["reward"]["ppo"]["spread"], low=0.0,
           note=_FIRST_ORDER),

@@ -23,7 +23,8 @@ REWRITER = [
     Claim("s9_tells_apart", "The rewriter's token score tells chosen from rejected", "–",
           "accuracy by token score on true labels, fair annotator",
           lambda m: m["fair"]["models"]["rewriter"]["accuracy/seen"], low=0.5),
-    Claim("s9_against_scalar", "It does so better than the scalar model", "–",
+    Claim("s9_against_scalar",
+          "The rewriter's token score tells chosen from rejected better than the scalar model", "–",
           "accuracy by token score, minus the scalar model's",
           lambda m: m["fair"]["models"]["rewriter"]["accuracy/seen"] - m["fair"]["models"]["scalar"]["accuracy/seen"],
           low=0.0, note="The token score only counts agreements with the likeliest token. The likelihood of the same "
@@ -34,10 +35,12 @@ LENGTH = [
     Claim("s9_scalar_grows", "Under an annotator who likes length, PPO with the scalar model grows longer", "grows",
           "tokens per answer, minus SFT's",
           _minus(_value("length", "scalar", "length"), _value("length", "sft", "length")), low=0.0),
-    Claim("s9_seq2seq_grows_less", "PPO with the rewriter grows less, at equal steps", "less length bias",
+    Claim("s9_seq2seq_grows_less",
+          "Under an annotator who likes length, PPO with the rewriter grows less, at equal steps", "less length bias",
           "tokens per answer under the scalar model, minus the rewriter's",
           _minus(_value("length", "scalar", "length"), _value("length", "seq2seq", "length")), low=0.0),
-    Claim("s9_length_gold", "And its gold reward is no lower", "higher",
+    Claim("s9_length_gold",
+          "Under an annotator who likes length, PPO with the rewriter has the higher gold reward", "higher",
           "gold reward with the rewriter, minus the scalar model's",
           _minus(_value("length", "seq2seq", "gold"), _value("length", "scalar", "gold")), low=0.0),
 ]  # fmt: skip
@@ -46,7 +49,9 @@ REFUSAL = [
     Claim("s9_scalar_refuses", "Under an annotator who likes refusals, PPO with the scalar model refuses more "
           "harmless requests", "refuses", "refusals of harmless, scary-sounding requests, minus SFT's",
           _minus(_value("refusal", "scalar", "refusal_scary"), _value("refusal", "sft", "refusal_scary")), low=0.0),
-    Claim("s9_seq2seq_refuses_less", "PPO with the rewriter refuses fewer of them", "fewer refusals",
+    Claim("s9_seq2seq_refuses_less",
+          "Under an annotator who likes refusals, PPO with the rewriter refuses fewer harmless requests",
+          "fewer refusals",
           "refusals under the scalar model, minus the rewriter's",
           _minus(_value("refusal", "scalar", "refusal_scary"), _value("refusal", "seq2seq", "refusal_scary")), low=0.0,
           remark="The difference is real and of no use: both refuse nearly all of them. PPO with the rewriter does so "
@@ -96,10 +101,14 @@ UNSEEN = [
     Claim("s10_scalar_grows", "On unseen kinds of prompts, too, PPO with the scalar model grows longer under an "
           "annotator who likes length", "grows", "tokens per answer to prompts of unseen kinds, minus SFT's",
           _unseen("length", "scalar", "sft", "length"), low=0.0),
-    Claim("s10_seq2seq_grows_less", "And PPO with the rewriter grows less, at equal steps", "less length bias",
+    Claim("s10_seq2seq_grows_less",
+          "On unseen kinds of prompts, too, PPO with the rewriter grows less, at equal steps, under "
+          "an annotator who likes length", "less length bias",
           "tokens per answer to prompts of unseen kinds under the scalar model, minus the rewriter's",
           _unseen("length", "scalar", "seq2seq", "length"), low=0.0),
-    Claim("s10_length_gold", "And its gold reward is no lower", "higher",
+    Claim("s10_length_gold",
+          "On unseen kinds of prompts, too, PPO with the rewriter has the higher gold reward under an "
+          "annotator who likes length", "higher",
           "gold reward on unseen kinds with the rewriter, minus the scalar model's",
           _unseen("length", "seq2seq", "scalar", "gold"), low=0.0),
     Claim("s10_seq2seq_refuses_less", "On unseen kinds PPO with the rewriter refuses fewer harmless requests under an "
