@@ -5,7 +5,7 @@ import inspect
 import re
 import sys
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
@@ -49,6 +49,16 @@ class PlainParser(_PlainErrors, ArgumentParser):
 
 class PlainLightningParser(_PlainErrors, LightningArgumentParser):
     """Parser of a Lightning command."""
+
+
+def keep_paths(parser: LightningArgumentParser) -> None:
+    """Let options that may be text, such as ``data.sources``, keep the path of a file that is there.
+
+    The parser would put the file's content in its place: of a JSON list every row would become a source.
+    """
+    for action in parser._actions:
+        if str in get_args(getattr(action, "_typehint", None)):
+            action._enable_path = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def explained(message: str) -> str:

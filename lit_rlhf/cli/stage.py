@@ -17,7 +17,8 @@ from lit_rlhf.cli.callbacks import Export, Generations, History, Progress, SaveC
 from lit_rlhf.cli.checkpoints import Checkpoint, RandomState, check_checkpoint, check_strategy, model_options
 from lit_rlhf.cli.lineage import job_type
 from lit_rlhf.cli.panel import Panel
-from lit_rlhf.cli.parser import PlainLightningParser
+from lit_rlhf.cli.parser import PlainLightningParser, keep_paths
+from lit_rlhf.cli.shards import check_bytes
 from lit_rlhf.cli.tracking import Wandb, finish
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
@@ -49,6 +50,7 @@ class StageCLI(LightningCLI):
         parser.add_lightning_class_args(Generations, "generations")
         parser.add_lightning_class_args(Panel, "panel")
         parser.add_lightning_class_args(RandomState, "random_state")
+        keep_paths(parser)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         given = config.get("callbacks") or []
@@ -73,6 +75,8 @@ class StageCLI(LightningCLI):
         path = (self.config[command] if command else self.config).get("ckpt_path")
         if path is not None and path not in ("best", "hpc"):
             check_strategy(path, self.trainer.strategy)
+            if command == "fit":
+                check_bytes(path, self.trainer.global_rank, self.trainer.world_size)
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.settle(str(self.trainer.default_root_dir), job_type(type(self.model).__name__))

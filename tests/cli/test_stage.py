@@ -53,6 +53,19 @@ def test_configs_are_merged_from_left_to_right_and_words_win(tmp_path, monkeypat
     assert (cli.datamodule.batch_size, cli.datamodule.val_batch_size) == (5, 10)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.json", '[{"prompt": "p"}, {"prompt": "q"}]'), ("a.csv", "p,c\nq,d\n"), ("a.jsonl", '{"class_path": "x"}\n')],
+)
+def test_a_file_of_rows_is_never_read_as_options(tmp_path, monkeypatch, name, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(content)
+    words = ["--model", "SFTModule", "--model.model", "x", "--data.sources", name, "--data.val_sources", name]
+    cli = make_cli(words, run=False)
+    assert [source.path for source in cli.datamodule.sources] == [name]
+    assert [source.path for source in cli.datamodule.val_sources] == [name]
+
+
 def test_fast_ways_are_switched_off_and_on_again_by_options(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIT_RLHF_FAST", "{}")
