@@ -72,7 +72,8 @@ IN_SHORT = {
 
 A claim's name stands for its effect and interval, with ``=`` for the effect alone, with ``±`` for the effect and half
 of the interval, with ``-`` for the same with the other sign, in brackets for its verdict alone; ``study:place`` for a
-mean over seeds; ``^arm`` for what an arm gains over SFT in gold reward; ``!arm`` for what contrastive PPO gains over it.
+mean over seeds; ``^arm`` for what an arm gains over SFT in gold reward; ``!arm`` for what contrastive PPO gains over
+it.
 """
 
 
