@@ -1,5 +1,6 @@
 """From command-line words to the function that does the work."""
 
+import difflib
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from jsonargparse import ArgumentParser
 from lit_rlhf.cli.faults import INTERRUPTED, TERMINATED, UNTRACKED, Terminated, end_on_sigterm, told
 
 LIGHTNING = ("fit", "validate", "test", "predict")
+_SYNONYMS = {"train": "fit", "sft": "fit", "ppo": "fit", "eval": "evaluate"}
 
 
 def dispatch(args: list[str]) -> int:
@@ -34,7 +36,10 @@ def dispatch(args: list[str]) -> int:
             if isinstance(found, dict) and found.get("fits") is False:  # of `plan`, so that scripts can ask
                 return 1
         else:
-            print(f"lit-rlhf: there is no command {command!r}; see lit-rlhf --help", file=sys.stderr)
+            known = [*LIGHTNING, "run", *FUNCTIONS]
+            near = difflib.get_close_matches(_SYNONYMS.get(command, command), known, n=1)
+            meant = f"did you mean {near[0]}? All" if near else "all"
+            print(f"lit-rlhf: there is no command {command!r}; {meant} are listed by lit-rlhf --help", file=sys.stderr)
             return 2
     except Terminated as stopped:
         print(f"\nended by SIGTERM{_how_to_go_on(command, stopped.args)}", file=sys.stderr)
@@ -109,8 +114,9 @@ def _call_arguments(namespace: Any) -> dict[str, Any]:
 
 
 def _parser(function: Any, command: str) -> ArgumentParser:
-    from lit_rlhf.cli.parser import PlainParser
+    from lit_rlhf.cli.parser import PlainParser, know_classes
 
+    know_classes()
     description = (function.__doc__ or "").split("\n\n")[0]
     if command == "run":
         description += (

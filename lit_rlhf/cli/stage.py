@@ -12,12 +12,11 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from lit_rlhf import policy, rewards  # noqa: F401  # pyright: ignore[reportUnusedImport]  makes classes known by name
 from lit_rlhf.cli.callbacks import Export, Generations, History, Progress, SaveConfig
 from lit_rlhf.cli.checkpoints import Checkpoint, RandomState, check_checkpoint, check_strategy, model_options
 from lit_rlhf.cli.lineage import job_type
 from lit_rlhf.cli.panel import Panel
-from lit_rlhf.cli.parser import PlainLightningParser, keep_paths
+from lit_rlhf.cli.parser import PlainLightningParser, keep_paths, know_classes
 from lit_rlhf.cli.shards import check_bytes
 from lit_rlhf.cli.tracking import Wandb, finish
 from lit_rlhf.data.datamodule import PreferenceDataModule
@@ -75,8 +74,10 @@ class StageCLI(LightningCLI):
         path = (self.config[command] if command else self.config).get("ckpt_path")
         if path is not None and path not in ("best", "hpc"):
             check_strategy(path, self.trainer.strategy)
-            if command == "fit":
-                check_bytes(path, self.trainer.global_rank, self.trainer.world_size)
+            if command == "fit" and self.trainer.world_size > 1:  # they look at it when they have met
+                self.trainer.checkpoint_callback.goes_on_from = path  # type: ignore[union-attr]
+            elif command == "fit":
+                check_bytes(path)
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.settle(str(self.trainer.default_root_dir), job_type(type(self.model).__name__))
@@ -103,6 +104,7 @@ class StageCLI(LightningCLI):
 def make_cli(args: ArgsType = None, run: bool = True) -> StageCLI:
     """Parse a stage's arguments; with ``run``, run the subcommand that they begin with."""
     quieten()
+    know_classes()
     return StageCLI(
         LightningModule,
         PreferenceDataModule,

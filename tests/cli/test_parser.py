@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from lit_rlhf.cli.commands import dispatch
@@ -54,6 +57,55 @@ def test_errors_name_the_command_whose_help_lists_the_options(capsys):
     assert "lit-rlhf fit --help" in refused(capsys, *SFT, "--trainer.max_epoch", "3")
     assert "Did you mean --trainer.max_epochs?" in refused(capsys, *SFT, "--trainer.max_epoch", "3")
     assert "lit-rlhf compare --help" in refused(capsys, "compare", "--polices", "x")
+
+
+def test_required_options_are_named_as_they_are_written(capsys):
+    error = refused(capsys, "fit")
+    assert "--data.sources, --model" in error
+    assert "fit.model" not in error
+    assert "lit-rlhf fit --help" in error
+
+
+def test_an_option_that_a_class_has_not_is_answered_with_those_it_has(capsys):
+    error = refused(capsys, *SFT, "--model.optimiser", "x")
+    assert "Did you mean optimizer? SFTModule has: model, optimizer" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"), [("model:\n\tclass_path: SFTModule\n", "tab"), ("model:\n  a: b\n    c:\n", "indentation")]
+)
+def test_a_broken_config_is_named_with_its_line(capsys, tmp_path, text, hint):
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("trainer: {max_steps: 1}\n")
+    bad.write_text(text)
+    for words in (["-c", str(good), "-c", str(bad)], [f"--config={bad}"]):
+        error = refused(capsys, "fit", *words)
+        assert str(bad) in error
+        assert "line" in error
+        assert hint in error
+
+
+def test_negative_values_are_explained(capsys):
+    assert "--model.init_args.x=-1e-3" in refused(capsys, *SFT, "--model.init_args.optimizer.lr", "-1e-3")
+
+
+@pytest.mark.parametrize(("command", "meant"), [("fti", "fit"), ("train", "fit"), ("comparee", "compare")])
+def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(capsys, command, meant):
+    assert dispatch([command]) == 2
+    assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_commands_know_sources_by_their_names_in_a_fresh_process():
+    words = ["compare", "--policies.a", "x", "--out", "y", "--data.sources", "WorldPrompts", "--data.sources.size", "9"]
+    code = f"from lit_rlhf.cli import main; main({[*words, '--print_config']!r})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "lit_rlhf.world" in found.stdout, found.stderr
+
+
+def test_a_class_is_never_suggested_for_itself(capsys):
+    error = refused(capsys, "fit", "--model", "ScalarReward", "--data.sources", "x")
+    assert "Did you mean ScalarRewardModule?" in error
 
 
 def test_what_is_wrong_stays_in_the_message(capsys):
