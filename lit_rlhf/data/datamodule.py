@@ -16,7 +16,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from lit_rlhf.data.batches import Batch, PairBatch, PromptBatch, ResponseBatch, pad_rows, stack_sequences
 from lit_rlhf.data.dealing import WholeBatches
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.errors import DataError, check_counts
 from lit_rlhf.data.files import PairFiles
 from lit_rlhf.data.loader import BucketBatchSampler, Idle, make_loader
 from lit_rlhf.data.pieces import Pool
@@ -80,7 +80,10 @@ class PreferenceDataModule(LightningDataModule):
         super().__init__()
         self.sources, self.val_sources = _as_sources(sources), _as_sources(val_sources or [])
         if not self.sources:
-            raise DataError("is empty", "option sources", "Name at least one file or source.")
+            raise DataError("is empty", "option data.sources", "Name at least one file or source.")
+        check_counts(batch_size=batch_size, val_batch_size=val_batch_size, max_length=max_length, bucket=bucket)
+        if not 0 <= val_fraction <= 1:
+            raise DataError(f"expected a share from 0 to 1, found {val_fraction}", "option data.val_fraction")
         self.tokenizer, self.template = tokenizer, template
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or 2 * batch_size
         self.max_length, self.over_length = max_length, over_length
@@ -242,8 +245,9 @@ class PreferenceDataModule(LightningDataModule):
     # ------------------------------------------------------------------ inside
 
     def _nothing_left(self, purpose: str) -> DataError:
-        hint = f"What was read: {self.counts['train']}. Look at max_length, at val_fraction and at the format."
-        return DataError(f"no {self.view} are left{purpose}", "option sources", hint)
+        counts = self.counts["train"]
+        hint = f"What was read: {counts}. {counts.advice(self.view)}"
+        return DataError(f"no {self.view} are left{purpose}", "option data.sources", hint)
 
     def _opened(self, view: View) -> Pool | None:
         """Where streamed rows lie; None where everything is held."""

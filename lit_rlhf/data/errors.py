@@ -26,6 +26,17 @@ def excerpt(text: str, longest: int = 40) -> str:
     return line if len(line) <= longest else f"{line[:longest]}…"
 
 
+def check_counts(**options: int | None) -> None:
+    """Refuse options of the data that count something and are below 1; None stands for a default.
+
+    Raises:
+        DataError: If one is below 1.
+    """
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise DataError(f"expected a whole number from 1 on, found {value}", f"option data.{name}")
+
+
 def _printable(text: str) -> str:
     """Without what a terminal would obey or could not write: a file's words must not move the cursor."""
     shown = (char if char == "\n" or char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -75,6 +75,22 @@ class Counts:
         ]
         return ", ".join(parts)
 
+    def advice(self, view: View) -> str:
+        """What to do where nothing was kept: about the most common of the reasons."""
+        hints = {
+            "over_length": "Raise data.max_length, or shorten prompts by data.over_length cut_prompt; responses are "
+            "never cut.",
+            "identical": "The chosen and the rejected response are the same text in each row: which field is which?",
+            "tie": "Equal responses teach nothing: look at the labels, or at the scores that they come from.",
+            "incomplete": f"These rows have not what {view} need: look at the file, and at the format it was read as.",
+            "treated_out": "Look at data.treatments: they leave everything out.",
+            "in_validation": "Lower data.val_fraction, or give more prompts.",
+            "bad": "Read without on_bad_row skip to see what is wrong with them.",
+        }
+        counted = asdict(self)
+        most = max(hints, key=lambda name: counted[name])
+        return hints[most] if counted[most] else "Look at the format."
+
 
 def validation_share(split_hash: str) -> float:
     """A number in [0, 1) that a prompt keeps for ever: below ``val_fraction`` it belongs to validation."""

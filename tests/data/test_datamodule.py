@@ -1,13 +1,11 @@
 import json
 from collections import Counter
-from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import chain
 from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning import LightningModule, Trainer
 
 from lit_rlhf.data.batches import PairBatch, PromptBatch, ResponseBatch
 from lit_rlhf.data.datamodule import PreferenceDataModule, collate_rows
@@ -16,6 +14,7 @@ from lit_rlhf.data.files import PairFiles
 from lit_rlhf.data.records import Message, Record, Source
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.world import WorldPairs
+from tests.data.resuming import Learner, batches_of_a_run
 
 VIEWS = ("pairs", "responses", "prompts")
 
@@ -254,10 +253,17 @@ def test_the_option_tokenizer_and_template_decide_over_the_ids(tiny_model):
     assert data.train_rows[0].prompt == data.renderer.prompt_ids(numbered([0])[0].prompt)
 
 
+THREE = numbered(range(3))
+
+
 @pytest.mark.parametrize(
     ("act", "says"),
     [
-        (lambda path, file: PreferenceDataModule([]), "option sources: is empty"),
+        (lambda path, file: PreferenceDataModule([]), "option data.sources: is empty"),
+        (lambda path, file: PreferenceDataModule(file, batch_size=0), "option data.batch_size: expected"),
+        (lambda path, file: PreferenceDataModule(file, val_batch_size=-1), "option data.val_batch_size: expected"),
+        (lambda path, file: PreferenceDataModule(file, max_length=0), "option data.max_length: expected"),
+        (lambda path, file: PreferenceDataModule(file, val_fraction=1.5), "option data.val_fraction: expected"),
         (lambda path, file: PreferenceDataModule(file).load("pairs"), "option tokenizer: is missing"),
         (lambda path, file: PreferenceDataModule(file).load("pairs", "/no/such/place"), "/no/such/place"),
         (lambda path, file: PreferenceDataModule("/no/such/pairs.jsonl").load("pairs", path), "/no/such/pairs.jsonl"),
@@ -265,7 +271,13 @@ def test_the_option_tokenizer_and_template_decide_over_the_ids(tiny_model):
         (lambda path, file: PreferenceDataModule(Listed(numbered([1]))).setup(), "Call load"),
         (
             lambda path, file: PreferenceDataModule(Listed(numbered(range(9))), max_length=3).load("pairs", path),
-            "option sources: no pairs are left\n  What was read: 0 kept, 9 over length",
+            "option data.sources: no pairs are left\n  What was read: 0 kept, 9 over length. Raise data.max_length",
+        ),
+        (
+            lambda path, file: PreferenceDataModule(Listed([replace(each, rejected=None) for each in THREE])).load(
+                "pairs", path
+            ),
+            "incomplete. These rows have not what pairs need",
         ),
     ],
 )
@@ -305,49 +317,18 @@ def test_a_checkpoint_refuses_other_data(build, change):
         build(**{**options, **change}).load_state_dict(state)
 
 
-class Learner(LightningModule):
-    """Learns nothing and remembers the rows that it was given."""
-
-    view = "prompts"
-
-    def __init__(self, tokenizer: str) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: list[str] = []
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append(" | ".join(record.prompt[0].content for record in batch.records))
-        return 0.0 * self.weight
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_a_trainer_resumes_on_the_same_data_and_refuses_others(tiny_model, tmp_path):
-    def fit(checkpoint=None, seed: int = 0, stop: int | None = None) -> list[str]:
-        module = Learner(tiny_model)
+    def fit(seed: int = 0, **at) -> list[str]:
         data = PreferenceDataModule(Listed(numbered(range(50))), batch_size=8, val_fraction=0.0, seed=seed)
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
-        trainer = Trainer(max_epochs=2, enable_checkpointing=False, use_distributed_sampler=False, **quiet)
-        if stop is not None:
+        return batches_of_a_run(Learner(tiny_model, "prompts"), data, **at)
 
-            def save_and_stop(*step):
-                if trainer.global_step == stop:
-                    trainer.save_checkpoint(tmp_path / "stopped.ckpt")
-                    raise KeyboardInterrupt
-
-            module.on_train_batch_end = save_and_stop
-        with suppress(KeyboardInterrupt, SystemExit):
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False)
-        return module.seen
-
+    stopped = tmp_path / "stopped.ckpt"
     assert len(whole := fit()) == 14
-    fit(stop=9)
-    assert fit(tmp_path / "stopped.ckpt") == whole[9:]
+    fit(stop=(9, stopped))
+    assert fit(checkpoint=stopped) == whole[9:]
     with pytest.raises(DataError, match="option data: the checkpoint was written with other data"):
-        fit(tmp_path / "stopped.ckpt", seed=1)
+        fit(seed=1, checkpoint=stopped)
 
 
 def test_data_for_evaluation_alone_need_no_training_rows(tiny_model):
