@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from contextlib import suppress
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning import LightningModule, Trainer
 
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
@@ -25,6 +23,7 @@ from lit_rlhf.data.streaming import Stream, Streaming, StreamSampler
 from lit_rlhf.data.strength import OWN_SCORES
 from lit_rlhf.data.treatments import AdaptiveMargin, Flip, Slice
 from lit_rlhf.world import WorldPairs
+from tests.data.resuming import Learner, batches_of_a_run
 
 
 def rows_of(numbers) -> list[dict]:
@@ -376,50 +375,17 @@ def test_a_checkpoint_names_the_shards_that_changed(build, shards, tmp_path):
         build(shards).load_state_dict(state)
 
 
-class Learner(LightningModule):
-    """Learns nothing and remembers the rows that it was given."""
-
-    view = "pairs"
-
-    def __init__(self, tokenizer: str) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: list[str] = []
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append(" | ".join(record.prompt[0].content for record in batch.records))
-        return 0.0 * self.weight
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(tiny_model, shards, tmp_path, workers):
-    def fit(checkpoint=None, stop: int | None = None) -> list[str]:
-        module = Learner(tiny_model)
+    def fit(**at) -> list[str]:
         options = {"batch_size": 8, "streaming": Streaming(window=64), "val_fraction": 0.0, "workers": workers}
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
-        trainer = Trainer(max_epochs=2, enable_checkpointing=False, use_distributed_sampler=False, **quiet)
-        if stop is not None:
+        return batches_of_a_run(Learner(tiny_model, "pairs"), PreferenceDataModule(shards, **options), **at)
 
-            def save_and_stop(*step):
-                if trainer.global_step == stop:
-                    trainer.save_checkpoint(tmp_path / "stopped.ckpt")
-                    raise KeyboardInterrupt
-
-            module.on_train_batch_end = save_and_stop
-        with suppress(KeyboardInterrupt, SystemExit):
-            trainer.fit(
-                module, datamodule=PreferenceDataModule(shards, **options), ckpt_path=checkpoint, weights_only=False
-            )
-        return module.seen
-
+    stopped = tmp_path / "stopped.ckpt"
     assert len(whole := fit()) == 2 * 38
     for epoch in range(2):
         assert sorted(" | ".join(whole[38 * epoch : 38 * (epoch + 1)]).split(" | ")) == texts(rows_of(range(300)))
     for stop in (5, 38, 50) if not workers else (50,):
-        fit(stop=stop)
-        assert fit(tmp_path / "stopped.ckpt") == whole[stop:]
+        fit(stop=(stop, stopped))
+        assert fit(checkpoint=stopped) == whole[stop:]
