@@ -16,6 +16,11 @@ INTERRUPTED, TERMINATED, UNTRACKED = 130, 128 + signal.SIGTERM, 3
 
 _ROOM = "Nothing that was finished is lost. Make room; the run then goes on from its last checkpoint."
 _RIGHTS = "Nothing that was finished is lost. Give a folder that can be written to, such as --trainer.default_root_dir."
+_TRAINER = (
+    "Do they fit this machine? The files in configs/trainer/ hold some that fit a CPU, one GPU, and several: "
+    "-c configs/trainer/cpu.yaml"
+)
+_FOLDER = "A folder is needed where a file stands. Name another one, such as --trainer.default_root_dir."
 _HINTS = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
@@ -24,6 +29,8 @@ _HINTS = {
     errno.EROFS: _RIGHTS,
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
+    errno.EEXIST: _FOLDER,
+    errno.ENOTDIR: _FOLDER,
 }
 _IN_TEXT = re.compile(r"(?:\[errno|os error) (\d+)", re.IGNORECASE)  # Arrow and safetensors say it in words only
 _TORCH = re.compile(
@@ -55,7 +62,11 @@ def told(error: BaseException) -> str | None:
     if isinstance(error, DataError):
         return str(error)
     if isinstance(error, ValueError) and "Does not validate against any of the Union" in str(error):
-        return str(error)
+        from lit_rlhf.cli.parser import explained
+
+        return explained(str(error))
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, about the Trainer's options
+        return str(DataError(str(error), "options of the Trainer", _TRAINER))
     for each in _causes(error):
         number = _number(each)
         if number in _HINTS:

@@ -7,6 +7,7 @@ import signal
 import sys
 
 import pytest
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed.checkpoint.api import CheckpointException
 
 from lit_rlhf.cli import commands, faults, tracking
@@ -51,6 +52,15 @@ class SafetensorError(Exception):
         (RuntimeError(POSITION), r"a file of this run: cannot be written[\s\S]*Make room"),
         (in_parts(RuntimeError(POSITION)), r"/data/\.last\.ckpt\.partial: cannot be written[\s\S]*Make room"),
         (in_parts(OSError(errno.EROFS, "Read-only file system", "/data/x")), r"/data/x: .*Read-only"),
+        (FileExistsError(errno.EEXIST, "File exists", "runs/x"), r"runs/x: .*File exists[\s\S]*where a file stands"),
+        (MisconfigurationException("No supported gpu backend found!"), r"Trainer: No supported gpu[\s\S]*cpu\.yaml"),
+        (
+            ValueError(
+                "Does not validate against any of the Union subtypes\nSubtypes: [int]\nErrors:\n  - lora.r: is 0\n"
+                "  - Expected a <class 'NoneType'>\nGiven value type: <class 'int'>"
+            ),
+            r"^  - lora\.r: is 0$",
+        ),
         (DataError("is wrong", "a.jsonl:2", "Mend it."), r"a\.jsonl:2: is wrong"),
     ],
 )
