@@ -1,6 +1,7 @@
 """A trained reward model, asked about texts from Python."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -14,6 +15,8 @@ from lit_rlhf.data.records import Message
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import positions
 from lit_rlhf.networks.reward_network import RewardNetwork
+
+_LANGUAGE = re.compile(r"(ForCausalLM|LMHeadModel|ForMaskedLM|ForPreTraining)$")
 
 Prompt = str | Sequence[Message] | Sequence[Mapping[str, str]]
 """One prompt: a text, or the messages of a conversation that ends with the user's turn."""
@@ -44,10 +47,16 @@ class RewardModel(nn.Module):
         """Load a Hugging Face directory or Hub id of a sequence-classification model with one label.
 
         Raises:
-            DataError: If nothing can be loaded from there, or its head does not give one number.
+            DataError: If nothing can be loaded from there, its head does not give one number, or there is no head:
+                a language model would be given a random one.
         """
         path = os.fspath(path)
-        return cls(RewardNetwork(path), Renderer.load(path), batch_size, path)
+        network = RewardNetwork(path)
+        kinds = network.model.config.architectures or []  # as the directory says
+        if kinds and all(_LANGUAGE.search(kind) for kind in kinds):
+            hint = "Name the directory that the training of a reward model has exported (--export.directory)."
+            raise DataError(f"a language model ({kinds[0]}), without a head for scores", path, hint)
+        return cls(network, Renderer.load(path), batch_size, path)
 
     @property
     def calibration(self) -> dict[str, Any] | None:

@@ -134,3 +134,8 @@ def test_wrong_questions_are_refused_by_name(model, prompts, responses, message)
 def test_a_batch_size_below_one_is_refused(tiny_reward_model):
     with pytest.raises(DataError, match="batch_size"):
         RewardModel.load(tiny_reward_model, 0)
+
+
+def test_a_language_model_is_no_reward_model(tiny_model):
+    with pytest.raises(DataError, match=r"a language model .*ForCausalLM.*without a head"):
+        RewardModel.load(tiny_model)
