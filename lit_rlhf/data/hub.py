@@ -59,6 +59,25 @@ def hub_rows(identifier: str, split: str | None = None) -> Iterator[tuple[str, d
     yield from _rows(_choose_split(data, None, identifier) if split is None else data, identifier)
 
 
+def check_model(identifier: str, meant: str = "") -> None:
+    """Refuse a model of the Hub that can be had neither from there nor from an earlier download.
+
+    Args:
+        identifier: ``owner/name``, or a bare name.
+        meant: A hint at folders that may have been meant.
+
+    Raises:
+        DataError: After seconds, where the library would go on trying for a minute.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(identifier, "config.json"), str):
+        return
+    if not _reachable(constants.ENDPOINT):
+        hint = meant or "Name the folder of a model that is here; `lit-rlhf world FOLDER` writes a small random one."
+        raise DataError(f"no such folder here, and the Hub cannot be reached at {constants.ENDPOINT}", identifier, hint)
+
+
 def _check_names(folder: Path) -> None:
     """Refuse a data set whose own lists of files and splits lead out of its folder."""
     listed = {folder / "dataset_dict.json": "splits"}

@@ -119,13 +119,16 @@ def source_name(path: str | list[str]) -> str:
 
 
 def check_folder(path: str) -> None:
-    """Refuse the path of a model's folder that is not there, unless it may be meant for the Hub.
+    """Refuse the path of a model's folder that is not there, unless the Hub may have it.
 
     Raises:
-        DataError: If there is no such folder; the message suggests names that are close.
+        DataError: If there is no such folder, and the Hub cannot be asked either; the message suggests names that are
+            close.
     """
-    if os.path.exists(path) or is_hub_id(path) or re.fullmatch(r"[A-Za-z0-9][\w.-]*", path):
+    if os.path.exists(path):
         return
+    if is_hub_id(path) or re.fullmatch(r"[A-Za-z0-9][\w.-]*", path):
+        return hub.check_model(path, near_names(path))
     raise DataError("no such folder", path or "''", near_names(path) or "Give a Hugging Face directory or a Hub id.")
 
 

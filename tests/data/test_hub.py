@@ -6,9 +6,11 @@ import time
 
 import datasets
 import pytest
+from huggingface_hub import constants
 
 from lit_rlhf.data import hub
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.rows import read_rows
 
 ROWS = [{"prompt": f"p{i}", "chosen": [{"role": "assistant", "content": f"c{i}"}], "score": i / 2} for i in range(5)]
@@ -67,12 +69,35 @@ def test_a_damaged_data_set_is_an_error(tmp_path, data, damage):
         list(read_rows(str(folder)))
 
 
-def test_without_a_network_it_fails_at_once_and_says_so(monkeypatch):
+@pytest.fixture
+def no_network(monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(hub.socket, "create_connection", refuse)
     monkeypatch.setattr(hub.urllib.request, "getproxies", dict)
+
+
+@pytest.mark.parametrize("name", ["owner/name", "name"])
+def test_a_model_that_is_nowhere_is_refused_at_once(monkeypatch, no_network, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(DataError, match=f"{name}: no such folder here, and the Hub cannot be reached") as caught:
+        Renderer.load(name)
+    assert "lit-rlhf world FOLDER" in str(caught.value)
+    (tmp_path / "names").mkdir()
+    if "/" not in name:
+        with pytest.raises(DataError, match="Did you mean names"):
+            Renderer.load(name)
+
+
+def test_a_model_that_was_downloaded_before_is_not_asked_for(monkeypatch, no_network, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: str(tmp_path))
+    hub.check_model("owner/name")
+
+
+def test_without_a_network_it_fails_at_once_and_says_so(monkeypatch, no_network):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     begin = time.monotonic()
     with pytest.raises(DataError) as caught:
