@@ -61,6 +61,8 @@ class BaselineModule(NetworkModule):
         engine: Sampler | None = None,
     ) -> None:
         super().__init__()
+        if k < 1:
+            raise DataError(f"is {k}", "option model.init_args.k", "Give 1 or more responses per prompt.")
         self.save_hyperparameters(ignore=["reward", "engine"])
         self.path, self.reward, self.k, self.seed = policy, reward, k, seed
         self.sampling = sampling or Sampling(temperature=0.8, top_p=0.9)

@@ -8,7 +8,7 @@ from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import Store
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
-from lit_rlhf.policy import samplers
+from lit_rlhf.policy import BaselineModule, samplers
 from lit_rlhf.rewards import ContrastiveReward
 
 PROMPTS, K = 13, 3
@@ -214,3 +214,8 @@ def test_a_server_of_another_policy_is_found_out_before_anything_is_written(
     assert not list((tmp_path / "store").glob("*.parquet"))
     predict(tmp_path / "store", policy=sharp_model, engine=served(other.url, check=False))
     assert Store(tmp_path / "store").is_finished
+
+
+def test_at_least_one_response_is_asked_for(tmp_path):
+    with pytest.raises(DataError, match=r"init_args\.k: is 0"):
+        BaselineModule("any", None, str(tmp_path), k=0)
