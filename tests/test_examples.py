@@ -26,5 +26,7 @@ def test_the_examples_of_a_module_give_what_they_say(name):
 
 @pytest.mark.parametrize("name", functional.__all__)
 def test_every_formula_has_an_example(name):
-    examples = [line for line in (getattr(functional, name).__doc__ or "").splitlines() if ">>> " in line]
+    text = getattr(functional, name).__doc__ or ""
+    assert "    Examples:\n" in text, "the name of the section by which the reference shows code as code"
+    examples = [line for line in text.splitlines() if ">>> " in line]
     assert any(f"{name}(" in line for line in examples)

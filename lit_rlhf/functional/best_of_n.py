@@ -30,7 +30,7 @@ def best_of_n(proxy: Tensor, values: Tensor, n: int) -> Tensor:
     Raises:
         ValueError: If the shapes are not ``(P, N)``, n is out of range, or a score of the proxy is not finite.
 
-    Example:
+    Examples:
         >>> proxy, true = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
         >>> best_of_n(proxy, true, 2)  # of 6 pairs of samples, 5 have a good one
         tensor([0.8333], dtype=torch.float64)
@@ -66,7 +66,7 @@ def best_of_n_kl(n: int) -> float:
     Raises:
         ValueError: If n is below 1.
 
-    Example:
+    Examples:
         >>> round(best_of_n_kl(4), 4)
         0.6363
     """

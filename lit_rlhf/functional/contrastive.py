@@ -29,7 +29,7 @@ def simcse_loss(view_a: Tensor, view_b: Tensor, temperature: float = 0.05) -> Te
     Raises:
         ValueError: If shapes differ from ``(B, hidden)``, a dimension is 0, or the temperature is not positive.
 
-    Example:
+    Examples:
         >>> simcse_loss(torch.eye(2), torch.eye(2), temperature=1.0)  # log(1 + 1/e)
         tensor(0.3133)
     """
@@ -70,7 +70,7 @@ def swav_loss(
     Raises:
         ValueError: If shapes differ, a dimension is 0, or a number is out of range.
 
-    Example:
+    Examples:
         >>> swav_loss(torch.eye(2), torch.eye(2).flip(0), torch.eye(2), temperature=1.0)  # each in the other's cluster
         tensor(2.6265)
     """
@@ -109,7 +109,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     Raises:
         ValueError: If the shape is not ``(batch, prototypes)``, a dimension is 0, or a number is out of range.
 
-    Example:
+    Examples:
         >>> sinkhorn(torch.tensor([[1.0, 0.9], [1.0, 0.1]]), epsilon=0.1, iterations=50)  # one each
         tensor([[0.0189, 0.9811],
                 [0.9829, 0.0171]])

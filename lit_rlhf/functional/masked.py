@@ -30,7 +30,7 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     Raises:
         ValueError: If the mask is not bool or has another shape.
 
-    Example:
+    Examples:
         >>> masked_mean(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([True, True, False]))
         tensor(2.)
     """
@@ -56,7 +56,7 @@ def masked_whiten(x: Tensor, mask: Tensor, centre: bool = True) -> Tensor:
     Raises:
         ValueError: If the mask is not bool or has another shape.
 
-    Example:
+    Examples:
         >>> masked_whiten(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([True, True, False]))
         tensor([-1.,  1.,  0.])
     """

@@ -36,7 +36,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: 
     Raises:
         ValueError: If shapes differ from ``(B, T)``, the mask is not bool, or a number is out of range.
 
-    Example:
+    Examples:
         >>> rewards = torch.tensor([[0.0, 0.0, 1.0]])
         >>> gae(rewards, torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool), lam=0.5)[0]
         tensor([[0.2500, 0.5000, 1.0000]])
@@ -75,7 +75,7 @@ def leave_one_out(rewards: Tensor, samples: int) -> Tensor:
     Raises:
         ValueError: If there are fewer than two responses per prompt, or the rows are no multiple of them.
 
-    Example:
+    Examples:
         >>> leave_one_out(torch.tensor([1.0, 2.0, 6.0]), samples=3)
         tensor([-3.0000, -1.5000,  4.5000])
     """
@@ -109,7 +109,7 @@ def ppo_policy_loss(
     Raises:
         ValueError: If shapes differ, the mask is not bool, or ``clip`` is not between 0 and 1.
 
-    Example:
+    Examples:
         >>> new, old = torch.tensor([0.5]).log(), torch.tensor([0.25]).log()  # a ratio of 2, clipped to 1.2
         >>> ppo_policy_loss(new, old, torch.tensor([1.0]), torch.tensor([True]))
         tensor(-1.2000)
@@ -147,7 +147,7 @@ def ppo_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Te
     Raises:
         ValueError: If shapes differ, the mask is not bool, or ``clip`` is not positive.
 
-    Example:
+    Examples:
         >>> values, old, returns = torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([1.0])
         >>> ppo_value_loss(values, old, returns, torch.tensor([True]))  # it moved too far: (0.2 - 1)² / 2
         tensor(0.3200)
@@ -179,7 +179,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: KLKind = "k1") -> 
     Raises:
         ValueError: If shapes differ or the kind is unknown.
 
-    Example:
+    Examples:
         >>> kl_estimate(torch.tensor([-1.0, -1.5]), torch.tensor([-1.5, -1.0]))
         tensor([ 0.5000, -0.5000])
         >>> kl_estimate(torch.tensor([-1.0, -1.5]), torch.tensor([-1.5, -1.0]), "k3")

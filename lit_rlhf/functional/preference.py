@@ -30,7 +30,7 @@ def bradley_terry_loss(
     Raises:
         ValueError: If shapes differ from ``(N,)``, N is 0, or a target is not a probability.
 
-    Example:
+    Examples:
         >>> bradley_terry_loss(torch.tensor([2.0, 0.5]), torch.tensor([1.0, 1.0]))
         tensor(0.6437)
         >>> bradley_terry_loss(torch.tensor([2.0]), torch.tensor([1.0]), margin=torch.tensor([1.0]))  # log 2
@@ -68,7 +68,7 @@ def preference_strength(chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Tenso
     Raises:
         ValueError: If shapes differ from ``(M, N)`` or there is no voter.
 
-    Example:
+    Examples:
         >>> preference_strength(torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
         (tensor([ 2.0000, -0.5000]), tensor([1.0000, 0.5000]))
     """
@@ -98,7 +98,7 @@ def difference_loss(scores: Tensor) -> Tensor:
     Raises:
         ValueError: If the shape is not ``(prompts, k)``, there is no prompt, or k < 2.
 
-    Example:
+    Examples:
         >>> difference_loss(torch.tensor([[0.0, 0.0, 0.0]])), difference_loss(torch.tensor([[-9.0, 0.0, 9.0]]))
         (tensor(0.3333), tensor(0.6666))
     """

@@ -27,7 +27,7 @@ def ngram_repetition(ids: Tensor, mask: Tensor, n: int = 3) -> Tensor:
     Raises:
         ValueError: If the shapes differ from ``(B, T)``, the mask is not bool, or ``n`` is below 1.
 
-    Example:
+    Examples:
         >>> ids = torch.tensor([[1, 2, 1, 2, 1]])  # of four pairs, two come again
         >>> ngram_repetition(ids, ids > 0, n=2)
         tensor([0.5000])

@@ -34,7 +34,7 @@ def contrastive_reward(
         ValueError: If shapes differ, a prompt has no baseline (k = 0, or NaN or infinite entries), or an option is
             unknown. A missing baseline is never taken for 0.
 
-    Example:
+    Examples:
         >>> contrastive_reward(torch.tensor([1.5, 0.2]), torch.tensor([[1.0, 2.0], [0.0, 0.1]]))
         tensor([0.0000, 0.1500])
     """
@@ -85,7 +85,7 @@ def seq2seq_token_rewards(
     Raises:
         ValueError: If shapes differ from ``(B, T)``, ids are not integers, or the mask is not bool.
 
-    Example:
+    Examples:
         >>> response, prediction = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[5, 6, 9, 8]])
         >>> seq2seq_token_rewards(response, prediction, response > 0, normalize=False)
         tensor([[ 1.,  1., -1.,  0.]])
