@@ -1,6 +1,7 @@
 """What is said of the house is so."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -19,6 +20,9 @@ def test_the_map_shows_every_room_and_where_it_is_tested():
         assert f"`lit_rlhf/{room}/`" in text
         assert f"`tests/{room}/`" in text
         assert (ROOT / "tests" / room).is_dir()
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    for folder in {path.split("/")[0] for path in listed.stdout.splitlines() if "/" in path} - {"lit_rlhf", "tests"}:
+        assert f"`{folder}/" in text, f"{folder} is not on the map"
 
 
 def test_the_changelog_begins_with_the_present_version():
