@@ -245,6 +245,14 @@ def test_make_runs_a_row_in_each_of_its_studies(tmp_path, words, expected):
     assert lines == [f"study -c configs/studies/{each}" for each in expected]
 
 
+@pytest.mark.parametrize("words", [[], ["NAME=s11"], ["NAME=s1", "SIZE=tiny"]])
+def test_make_names_the_studies_where_it_is_given_another_name_or_none(tmp_path, words):
+    command = ["make", "-s", "-C", str(CONFIGS.parents[1]), "study", "STAMP=", f"BIN={tmp_path}", *words]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert "NAME is reward, seq2seq, ppo, s1 to s10, or over" in ended.stderr
+
+
 CONFIGS = Path(__file__).parents[2] / "configs" / "studies"
 
 
