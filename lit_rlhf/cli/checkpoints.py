@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import threading
-import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,9 +19,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
 from lit_rlhf.cli.faults import Terminated
-from lit_rlhf.cli.shards import read_checkpoint, written_by
+from lit_rlhf.cli.shards import check_bytes, read_checkpoint, write_digests, written_by
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.backbone import replace_directory
+from lit_rlhf.networks.together import failing_together
 
 _TOLD = {
     signal.SIGINT: b"\nthis step comes to its end and is kept; Ctrl-C once more stops at once\n",
@@ -40,12 +40,18 @@ class Checkpoint(ModelCheckpoint):
     arrives.
     """
 
+    goes_on_from: str | None = None
+    """A checkpoint whose bytes several processes look at together."""
+
     _asked_to_stop = False
     _asked_by_sigterm = False
     _former_handlers: dict[int, Any]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the folder."""
+        """Find the folder, and refuse a damaged checkpoint."""
+        if self.goes_on_from is not None and stage == "fit":
+            with failing_together(trainer.strategy.root_device):
+                check_bytes(self.goes_on_from, trainer.global_rank, trainer.world_size)
         self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
@@ -143,6 +149,9 @@ class Checkpoint(ModelCheckpoint):
         except CheckpointException as error:
             error.filename = str(partial)  # type: ignore[attr-defined]  it names none itself
             raise
+        if partial.is_dir():
+            trainer.strategy.barrier("all parts of a checkpoint")
+            write_digests(partial)
         if trainer.is_global_zero:
             # Renaming a file over a file needs no moment without either; a folder can only be moved out of the way.
             (replace_directory if partial.is_dir() or target.is_dir() else os.replace)(partial, target)
@@ -226,8 +235,6 @@ def check_checkpoint(path: str, model: dict[str, Any], resume: bool) -> None:
     """
     put_back(Path(path))
     saved = read_checkpoint(path, weights=False)["callbacks"].get("SaveConfig", {}).get("model")
-    if resume:
-        _check_bytes(path)
     if saved is None:
         return
     if saved["class_path"] != model["class_path"]:
@@ -258,20 +265,6 @@ def check_strategy(path: str, strategy: object) -> None:
     message = f"was written in parts by {writer}, and {type(strategy).__name__} cannot put them together"
     hint = f"Go on with {writer} on any number of devices, or start from the model that `lit-rlhf export` makes of it."
     raise DataError(message, f"checkpoint {path}", hint)
-
-
-def _check_bytes(path: str) -> None:
-    """A checkpoint that is one file brings a checksum of each of its tensors, which reading it does not look at."""
-    if not Path(path).is_file():
-        return
-    try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-    except (OSError, zipfile.BadZipFile) as error:
-        damaged = str(error)
-    if damaged is not None:
-        hint = "Go on from another checkpoint, or start the run anew."
-        raise DataError("is damaged: these are not the bytes that were written", f"checkpoint {path}", hint)
 
 
 def _differences(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lit_rlhf import policy, rewards  # noqa: F401  # pyright: ignore[reportUnusedImport]  makes classes known by name
 from lit_rlhf.cli.card import check_place, export_with_card
-from lit_rlhf.cli.shards import read_checkpoint
+from lit_rlhf.cli.shards import check_bytes, read_checkpoint
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 
@@ -49,6 +49,7 @@ def export(
     """
     check_place(Path(directory), Path(checkpoint))
     content = read_checkpoint(checkpoint)
+    check_bytes(checkpoint)
     options = _module_options(content, checkpoint, model)
     if not own_code:
         _refuse_other_code(options, checkpoint)

@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from lit_rlhf.data.store import file_digest
+
 _WHOLE = 64 * 2**20
 _LONGEST_PATH = 4096
 _OUTPUTS = ("directory", "out", "default_root_dir", "dirpath", "save_dir")
@@ -114,5 +116,4 @@ def _fingerprints(path: Path) -> Iterator[str]:
 def _fingerprint(path: str, size: int, time: int) -> str:
     if size > _WHOLE:
         return f"{size} {time}"
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file_digest(Path(path))

@@ -4,7 +4,9 @@ Strategies that split a network write a folder: parts by each process, and what 
 """
 
 import io
+import json
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,10 @@ from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict  # pyright: ignore[reportPrivateUsage]
 
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.store import file_digest, write_json
+from lit_rlhf.networks.together import listed_from_all, processes, rank
 
+_DIGESTS = "sha256.json"
 _WEIGHTS = ("state_dict", "model")  # as FSDP2 and FSDP name them in their folders
 _METADATA = {
     "torch.distributed.checkpoint.metadata": {
@@ -63,6 +68,44 @@ def read_checkpoint(path: str, weights: bool = True) -> dict[str, Any]:
     except Exception as error:  # whatever unpickling some other file raises
         hint = "Name a file of a checkpoints folder. If it is one, it is damaged: go on from another, or start anew."
         raise DataError(f"is no checkpoint: {type(error).__name__}", f"checkpoint {path}", hint) from None
+
+
+def write_digests(folder: Path) -> None:
+    """Write down what the files of a folder are, when all are there; a meeting of all processes, each reads some."""
+    names = sorted(path.name for path in folder.iterdir())
+    found = dict(listed_from_all([(name, file_digest(folder / name)) for name in names[rank() :: processes()]]))
+    if rank() == 0:
+        write_json(folder / _DIGESTS, found)
+
+
+def check_bytes(path: str, number: int = 0, among: int = 1) -> None:
+    """Refuse a checkpoint whose bytes are not those that were written, which reading it does not look at.
+
+    A file brings a checksum of each of its tensors. Of a folder, each process looks at some files.
+
+    Args:
+        path: File or folder.
+        number: Of this process among those that look.
+        among: How many these are.
+
+    Raises:
+        DataError: Names the file.
+    """
+    hint = "Go on from another checkpoint, or start the run anew."
+    if not is_folder(path):
+        try:
+            with zipfile.ZipFile(path) as file:
+                damaged = file.testzip()
+        except (OSError, zipfile.BadZipFile) as error:
+            damaged = str(error)
+        if damaged is not None:
+            raise DataError("is damaged: these are not the bytes that were written", f"checkpoint {path}", hint)
+    elif (Path(path) / _DIGESTS).exists():  # earlier versions wrote none
+        digests: dict[str, str] = json.loads((Path(path) / _DIGESTS).read_text("utf-8"))
+        for name in sorted(digests)[number::among]:
+            file = Path(path) / name
+            if not file.is_file() or file_digest(file) != digests[name]:
+                raise DataError("is damaged: not the bytes that were written", f"checkpoint {path}, {name}", hint)
 
 
 def written_by(path: str) -> str | None:

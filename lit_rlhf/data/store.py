@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,8 @@ class Store:
     def write_part(self, number: int, rows: list[dict[str, Any]]) -> None:
         """Write one part, atomically."""
         partial = self._part(number).with_suffix(".partial")
-        pq.write_table(pa.Table.from_pylist(rows), partial)
+        with naming(partial):
+            pq.write_table(pa.Table.from_pylist(rows), partial)
         partial.rename(self._part(number))
 
     def finish(self, parts: int) -> int:
@@ -67,7 +70,7 @@ class Store:
             raise DataError(f"parts {missing[:5]} are missing", str(self.directory), "Run the writing stage again.")
         rows = sum(pq.read_metadata(self._part(number)).num_rows for number in range(parts))
         files = [self.directory / "key.json", *map(self._part, range(parts))]
-        digests = {path.name: _digest(path) for path in files}
+        digests = {path.name: file_digest(path) for path in files}
         write_json(self.directory / "finished.json", {"parts": parts, "rows": rows, "sha256": digests})
         return rows
 
@@ -155,7 +158,7 @@ class Store:
 
     def _check_digest(self, path: Path) -> None:
         expected = self._finished().get("sha256")
-        if expected is not None and expected.get(path.name) != _digest(path):
+        if expected is not None and expected.get(path.name) != file_digest(path):
             hint = _ANEW if path.suffix == ".json" else _AGAIN
             raise DataError("damaged: these are not the bytes that were written", str(path), hint)
 
@@ -167,9 +170,22 @@ class Store:
             raise DataError(f"cannot be read: {error}", str(path), "Is this the folder of a store?") from None
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def naming(path: Path) -> Generator[None]:
+    """Let an error of the disk name the file that is being written, which not every library does."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "filename", None) is None:
+            with suppress(AttributeError):  # it takes none
+                error.filename = str(path)  # type: ignore[attr-defined]
+        raise
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.store import write_json
+from lit_rlhf.data.store import naming, write_json
 from lit_rlhf.networks.low_rank import quicken
 from lit_rlhf.networks.sharding import assembled, whole
 from lit_rlhf.networks.slices import standing_in
@@ -116,7 +116,8 @@ def save_adapters(body: nn.Module, head: nn.Linear | None, lora: LoRA, base: str
         return
     directory.mkdir(parents=True)
     weights = {name: value.contiguous() for name, value in weights.items()}
-    save_file(weights, directory / "adapters.safetensors")
+    with naming(directory / "adapters.safetensors"):
+        save_file(weights, directory / "adapters.safetensors")
     write_json(directory / "adapters.json", {"base": base, "lora": asdict(lora), "head": head is not None})
 
 

@@ -24,6 +24,7 @@ from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.rows import check_folder
+from lit_rlhf.data.store import naming
 from lit_rlhf.networks.fast import at_once
 from lit_rlhf.networks.sharding import assembled, whole
 from lit_rlhf.networks.slices import stored_of, values_of, without_weights
@@ -183,8 +184,9 @@ def export(
     if rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        model.save_pretrained(partial)
-        renderer.tokenizer.save_pretrained(partial)
+        with naming(partial):
+            model.save_pretrained(partial)
+            renderer.tokenizer.save_pretrained(partial)
     if also is not None:
         also(partial)
     if rank() == 0:

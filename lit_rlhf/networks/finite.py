@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from lit_rlhf.data.errors import DataError, NotFiniteError
-from lit_rlhf.data.store import write_json
+from lit_rlhf.data.store import naming, write_json
 
 
 class StepGuard(Callback):
@@ -119,7 +119,8 @@ class StepGuard(Callback):
         told |= {"module": type(module).__name__, "records": records, "examples": getattr(module, "examples", [])}
         write_json(path, _plain(told))
         partial = path.with_suffix(".partial")
-        save_file(found, partial)
+        with naming(partial):
+            save_file(found, partial)
         os.replace(partial, path.with_suffix(".safetensors"))
 
 
@@ -149,6 +150,8 @@ def leave_out(module: LightningModule, error: NotFiniteError) -> None:
 def _norm(gradients: list[Tensor]) -> Tensor:
     """Norm of all gradients, a number; of all processes' parts where they are split."""
     whole, split = [[each for each in gradients if hasattr(each, "full_tensor") is kind] for kind in (False, True)]
+    # In fp16 the sum of squares alone would be infinite.
+    whole = [each.float() if each.dtype is torch.float16 else each for each in whole]
     found = [get_total_norm(part, foreach=None) for part in (whole, split) if part]
     norms = [each.full_tensor() if hasattr(each, "full_tensor") else each for each in found]  # type: ignore[operator]
     return torch.stack(norms).norm() if norms else torch.zeros(())

@@ -2,12 +2,12 @@
 
 import os
 import random
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
 from lit_rlhf.data.batches import Loaded
@@ -72,6 +72,11 @@ class NetworkModule(LightningModule):
     def total(self, count: int) -> int:
         """The sum of the processes' counts, for ``batch_size`` of ``log``: Lightning rounds means of unequal ones."""
         return count if processes() == 1 else int(sum_of_all(torch.tensor([count], device=self.device)))
+
+    def adding_up(self, further: bool) -> AbstractContextManager[None]:
+        """Around a backward pass; where ``further`` ones are added to it, DDP need not send its gradients yet."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if further and isinstance(strategy, DDPStrategy) else nullcontext()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Several processes drop different things, and the same again in a run that was resumed."""

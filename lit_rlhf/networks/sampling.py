@@ -23,7 +23,7 @@ Noise = Callable[[int], Tensor]
 _FAILED = 2
 """What a process says of all its rows if it cannot draw for one of them."""
 
-_NOT_FINITE = "a policy's logits are not finite"
+_NOT_FINITE = "a policy's logits are not finite, so no token can be drawn"
 _DIVERGED = "The policy may have diverged: lower its learning rate, and start from an earlier checkpoint."
 _LEAVE = 0.75  # finished rows leave when so few remain: copying the cache pays only when enough of them have
 
@@ -225,7 +225,7 @@ def draw(
     """
     greatest = logits.amax(-1, keepdim=True)
     if not bool(greatest.isfinite().all()):  # NaN, +∞, or a row of −∞ alone
-        raise DataError(f"{_NOT_FINITE}, so no token can be drawn", hint=_DIVERGED)
+        raise DataError(_NOT_FINITE, hint=_DIVERGED)
     if sampling.temperature == 0:
         return logits.argmax(-1)
     logits, order = (logits - greatest).float() / sampling.temperature, None

@@ -31,7 +31,7 @@ from lit_rlhf.policy.diagnostics import example_rows, measured, trajectory_metri
 from lit_rlhf.policy.kl import KLPenalty
 from lit_rlhf.policy.losses import policy_loss, ratio
 from lit_rlhf.policy.minibatches import Part, added, assembled, averaged, minibatches
-from lit_rlhf.policy.rollout import complete, seeded_generator, sequences_of_all
+from lit_rlhf.policy.rollout import complete, seeded_generator, sequences_of_all, set_state
 from lit_rlhf.policy.settings import PPOSettings
 from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards.reward import Reward
@@ -191,12 +191,11 @@ class PPOModule(NetworkModule):
             own = self.reward(completions)[: completions.counted]
         rewards = from_all(own)
         sequences, temperature = sequences_of_all(completions), self.sampling.temperature
-        with_critic = self.advantages.needs_critic
         found: dict[str, list[Tensor | None]] = {"logprobs": [], "reference_logprobs": [], "values": []}
         mine = [part for parts in self._minibatches(torch.arange(len(sequences), device=self.device)) for part in parts]
         for part in mine:
             rows = sequences[part.rows]
-            logprobs, values, _ = self.networks.outputs(rows, temperature, with_critic, entropy=False)
+            logprobs, values, _ = self.networks.outputs(rows, temperature, self.advantages.needs_critic, entropy=False)
             outputs = logprobs, self.networks.reference_logprobs(rows, temperature), values
             for column, output in zip(found.values(), outputs, strict=True):
                 column.append(output)
@@ -228,7 +227,7 @@ class PPOModule(NetworkModule):
     def losses(self, batch: Trajectory, weight: Tensor, policy_learns: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of this process's part of a minibatch, and its parts; a policy that does not learn has none.
 
-        Their means over the processes are those of the whole minibatch, for which ``weight`` is `Part.weight`.
+        Their means over the processes are those of the minibatch, for which ``weight`` is `Part.weight`.
         """
         assert self.networks is not None
         s = self.settings
@@ -259,7 +258,8 @@ class PPOModule(NetworkModule):
             if self.demonstrations is not None and policy_learns and not found:
                 beside["demonstration_loss"] = self.demonstrations.loss(self.networks.policy, self.generator)
                 loss = loss + beside["demonstration_loss"]
-            self.manual_backward(loss)
+            with self.adding_up(part is not parts[-1]):
+                self.manual_backward(loss)
             found.append(figures)
         groups = {"policy": self.networks.policy_parameters(), "critic": self.networks.critic_parameters()}
         if not policy_learns:
@@ -325,7 +325,7 @@ class PPOModule(NetworkModule):
                 raise DataError(
                     f"the checkpoint was written with {what} {saved[what]!r}, now it is {mine!r}", hint=hint
                 )
-        self.generator.set_state(saved["generator"].cpu())
+        set_state(self.generator, saved["generator"])
         self.kl_coefficient = saved["kl_coefficient"]
         self.advantages.load_state_dict(saved["advantages"])
 

@@ -3,8 +3,10 @@
 import hashlib
 
 import torch
+from torch import Tensor
 
 from lit_rlhf.data.batches import Completions, PromptBatch, Sequences
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling, sample
@@ -46,3 +48,17 @@ def seeded_generator(device: torch.device, *parts: int | str) -> torch.Generator
     """A generator whose stream is a function of the parts, such as a seed and a batch number."""
     digest = hashlib.sha256(" ".join(map(str, parts)).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def set_state(generator: torch.Generator, state: Tensor) -> None:
+    """Let a generator go on from the state of another one.
+
+    Raises:
+        DataError: If that was one of another kind of device, whose numbers are others.
+    """
+    try:
+        generator.set_state(state.cpu())
+    except RuntimeError:
+        hint = "Go on where it was written, or start a new run from the model that `lit-rlhf export` makes of it."
+        message = f"its random numbers are not those of a generator on {generator.device.type}"
+        raise DataError(message, "the checkpoint", hint) from None

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import wandb
 
 from lit_rlhf.cli import lineage
 from lit_rlhf.cli.stage import run_stage
@@ -13,8 +14,6 @@ from lit_rlhf.evaluation.wandb_runs import read_wandb_run, read_wandb_runs
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
     """W&B writes files only; it reads the environment once per process."""
-    import wandb
-
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
     wandb.teardown()
@@ -74,6 +73,7 @@ def test_stages_are_tied_together_by_what_they_hand_over(offline, tiny_model):
     }
     (offline / "options.yaml").write_text(json.dumps(options))
     run_stage(["predict", "-c", "options.yaml"])
+    wandb.teardown()
     run = read_wandb_run(offline / "runs" / "baselines")
     assert (run.project, run.job_type) == ("lit_rlhf", "baseline")
     assert run.made == [("runs-store", "store")]
@@ -88,6 +88,7 @@ def test_a_study_is_a_group_of_its_seeds(offline):
         {"id": "s2", "effect": 0.1, "values": [0.1, 0.1], "verdict": "undecided"},
     ]
     log_report("study", offline, {"study": "reward", "claims": claims, "settings": {"seeds": [3, 4]}}, None, 0.0)
+    wandb.teardown()  # its service has written all of it then
     runs = read_wandb_runs(offline)
     assert {run.group for run in runs} == {"study reward"}
     assert [run.job_type for run in runs].count("seed") == 2

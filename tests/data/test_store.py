@@ -1,12 +1,15 @@
 import contextlib
 import json
+import os
 
+import numpy
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 
 from lit_rlhf.data import store as store_module
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.store import Store
+from lit_rlhf.data.store import Store, naming
 
 KEY = {"policy": "abc", "reward": "scalar 1 x 2", "k": 4, "temperature": 0.8}
 
@@ -207,3 +210,24 @@ def test_a_damaged_key_is_refused(store):
 
 def test_the_key_can_be_read_by_other_tools(store):
     assert json.loads((store.directory / "key.json").read_text("utf-8")) == KEY
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")
+def test_what_cannot_be_written_is_named(tmp_path):
+    store = Store(tmp_path)
+    store.begin({"model": "a"})
+    (tmp_path / "part-00000.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as full:
+        store.write_part(0, [{"text": "some words"}])
+    assert full.value.filename == str(tmp_path / "part-00000.partial")
+    assert not store.has_part(0)
+
+
+def test_errors_of_other_libraries_get_the_name_of_the_file_and_keep_one_they_have(tmp_path):
+    (tmp_path / "weights").mkdir()
+    with pytest.raises(Exception, match="os error") as full, naming(tmp_path / "weights"):
+        safetensors.numpy.save_file({"a": numpy.ones(2**16)}, tmp_path / "weights")
+    assert full.value.filename == str(tmp_path / "weights")  # type: ignore[attr-defined]
+    with pytest.raises(OSError, match="gone") as other, naming(tmp_path / "weights"):
+        raise OSError(2, "gone", "elsewhere")
+    assert other.value.filename == "elsewhere"

@@ -32,8 +32,10 @@ class Pair:
         answers = []
         for rank, (_, line) in enumerate(self._started):
             try:
-                if not line.poll(limit):
-                    raise TimeoutError(f"rank {rank} took longer than {limit} s: a deadlock?")
+                told = "".join(error or "" for error, _ in answers)
+                patience = 10 if told else limit  # one that waits for another that has failed would wait for long
+                if not line.poll(patience):
+                    raise TimeoutError(f"{told}rank {rank} took longer than {patience} s: a deadlock?")
                 answers.append(line.recv())
             except (EOFError, ConnectionError, TimeoutError):
                 self.end()

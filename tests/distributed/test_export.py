@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from lit_rlhf.cli.export import export
+from lit_rlhf.cli.shards import check_bytes
 from lit_rlhf.data.errors import DataError
 from tests.distributed.test_rewards import STRATEGIES, fit, options
 
@@ -89,6 +90,36 @@ def test_two_processes_go_on_from_parts(pair, alone, in_parts, tiny_model, tmp_p
     given = resumed(tmp_path, settings(tmp_path, 4, tiny_model, 2), in_parts / "checkpoints")
     pair.run(fit_in_parts, tmp_path, given)
     assert_equal(weights(tmp_path), weights(alone[1]))
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", "__1_0.distcp", "meta.pt"])
+def test_parts_with_a_flipped_byte_are_refused_by_name(in_parts, tmp_path, name):
+    copy = shutil.copytree(in_parts / "checkpoints" / "last.ckpt", tmp_path / "last.ckpt")
+    check_bytes(str(copy))
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    refused = []
+    for number in range(2):  # each of two processes looks at some of the files
+        try:
+            check_bytes(str(copy), number, 2)
+        except DataError as error:
+            refused.append(str(error))
+    assert len(refused) == 1
+    assert f"last.ckpt, {name}: is damaged" in refused[0]
+    with pytest.raises(DataError, match=r"damaged|is no checkpoint"):
+        export(str(copy), str(tmp_path / "export"))
+    assert not (tmp_path / "export").exists()
+
+
+def test_two_processes_do_not_go_on_from_damaged_parts(pair, in_parts, tiny_model, tmp_path):
+    given = resumed(tmp_path, settings(tmp_path, 4, tiny_model, 2), in_parts / "checkpoints")
+    part = tmp_path / "start" / "last.ckpt" / "__1_0.distcp"
+    content = bytearray(part.read_bytes())
+    content[-len(content) // 3] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(AssertionError, match=r"__1_0\.distcp: is damaged"):
+        pair.run(fit_in_parts, tmp_path, given, limit=40)
 
 
 def test_another_number_of_rows_per_step_is_refused(alone, tiny_model, tmp_path):

@@ -122,7 +122,10 @@ def demonstrations(processes: int) -> dict:
 def test_two_processes_with_ddp_train_as_one(pair, restless, tiny_reward_model, tmp_path):
     def given(processes: int, strategy: dict | None = None) -> dict:
         beside = demonstrations(processes)
-        return options(restless, tiny_reward_model, processes, strategy, demonstrations=beside)
+        found = options(restless, tiny_reward_model, processes, strategy, demonstrations=beside)
+        # Some rows at a time: their gradients are added up before the processes tell each other.
+        found["model"]["init_args"]["settings"]["micro_batch_size"] = None if processes == 1 else 1
+        return found
 
     state, coefficient = train(str(tmp_path / "one"), given(1))
     both = pair.run(train, str(tmp_path / "two"), given(2, DDP))
@@ -230,7 +233,7 @@ def diverged(model: str, number: int) -> str:
 def test_a_policy_that_diverges_on_one_process_is_told_on_both(pair, restless, number):
     found = pair.run(diverged, restless, number, limit=60)
     assert "so no token can be drawn" in found[number]
-    assert "logits are not finite on another process" in found[1 - number]
+    assert "so no token can be drawn on another process" in found[1 - number]
 
 
 # ---------------------------------------------------------------------- sampling

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from lit_rlhf.data.errors import DataError, NotFiniteError
-from lit_rlhf.networks.finite import StepGuard
+from lit_rlhf.networks.finite import StepGuard, _norm
 from lit_rlhf.policy import PPOModule, SFTModule
 from lit_rlhf.rewards import MetaRewardModule, PythonReward, ScalarRewardModule
 
@@ -161,3 +161,11 @@ def test_a_guard_that_is_never_needed_changes_no_number(lit, tiny_model, tmp_pat
 def test_a_row_of_no_steps_is_refused():
     with pytest.raises(DataError, match=r"guard\.most: is 0"):
         StepGuard(most=0)
+
+
+def test_large_gradients_in_half_precision_are_finite():
+    """Their squares are not."""
+    gradients = [torch.full((3,), 40000.0, dtype=torch.float16), torch.full((2, 2), -30000.0, dtype=torch.float16)]
+    assert float(_norm(gradients)) == pytest.approx((3 * 4e4**2 + 4 * 3e4**2) ** 0.5, rel=1e-3)
+    gradients[1][0, 1] = torch.inf
+    assert not bool(_norm(gradients).isfinite())

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
-from lit_rlhf.policy.rollout import complete, seeded_generator
+from lit_rlhf.policy.rollout import complete, seeded_generator, set_state
 
 CPU = torch.device("cpu")
 
@@ -42,3 +43,11 @@ def test_nothing_global_decides_what_is_sampled(tiny_model, prompts, renderer):
         texts.append(complete(policy, prompts, renderer, sampling, seeded_generator(CPU, "x")).texts)
         assert torch.equal(torch.get_rng_state(), state)
     assert texts[0] == texts[1]
+
+
+def test_a_generator_goes_on_from_its_like_and_refuses_another_device():
+    first, second = (seeded_generator(torch.device("cpu"), "a", number) for number in range(2))
+    set_state(second, first.get_state())
+    assert torch.equal(torch.rand(5, generator=first), torch.rand(5, generator=second))
+    with pytest.raises(DataError, match=r"not those of a generator on cpu[\s\S]*where it was written"):
+        set_state(second, torch.zeros(16, dtype=torch.uint8))  # as long as that of CUDA
