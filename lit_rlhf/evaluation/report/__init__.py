@@ -16,7 +16,7 @@ from lit_rlhf.evaluation.report.markdown import results_markdown
 from lit_rlhf.evaluation.report.pipeline import pipeline_svg
 from lit_rlhf.evaluation.report.samples import heat_section, sample_cards
 from lit_rlhf.evaluation.report.sources import Results, find_demo, find_studies, generation_tokens, rewriter_tokens
-from lit_rlhf.evaluation.report.wording import PAPERS, ROWS, label
+from lit_rlhf.evaluation.report.wording import PAPERS, ROWS, SCOPE, label
 from lit_rlhf.evaluation.studies import PPOStudy, RewardStudy, Seq2SeqStudy
 
 __all__ = ["report"]
@@ -84,6 +84,7 @@ def render(studies: list[Results], demo: Path | None) -> str:
             f'<option value="{row}">{label(row)} · {escape(about.title)}</option>' for row, about in ROWS.items()
         ),
         number=len(claims),
+        scope=escape(SCOPE),
         claims=claim_list(claims),
         figures=_figures(studies),
         samples_note=_samples_note(demo),

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from lit_rlhf.evaluation.report.sources import Results
-from lit_rlhf.evaluation.report.wording import ROWS, counts, home, label
+from lit_rlhf.evaluation.report.wording import ROWS, SCOPE, counts, home, label
 from lit_rlhf.evaluation.study_results import BESIDE, claims_table
 
 PICTURES = {
@@ -44,8 +44,7 @@ def results_markdown(studies: list[Results], at: Path) -> str:
             lines.append(f"| {' | '.join(cells)} | `make study NAME={row}` |")
     lines += [
         "",
-        "Claims on unseen kinds of prompts stand in their own row and in S10. Strength, slices and treated labels (S1 "
-        "to S4) are measured on seen kinds of prompts only.",
+        SCOPE,
         "",
         BESIDE,
     ]

@@ -20,7 +20,7 @@ from lit_rlhf.evaluation.report.figures import FIGURES, figures_of
 from lit_rlhf.evaluation.report.markdown import results_markdown
 from lit_rlhf.evaluation.report.samples import chosen
 from lit_rlhf.evaluation.report.sources import find_demo, find_studies
-from lit_rlhf.evaluation.report.wording import ROWS, words
+from lit_rlhf.evaluation.report.wording import ROWS, SCOPE, words
 from lit_rlhf.evaluation.study_results import write_measurements
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -84,6 +84,12 @@ def test_every_claim_stands_there_once_with_its_verdict_and_a_strip(page):
         for study in find_studies([str(RESULTS)])
         for row in study.summary["claims"]
     }
+
+
+def test_the_page_says_what_was_not_measured(page):
+    assert SCOPE in "".join(page.text)
+    kinds = {claim.row for study in FAMILIES.values() for claim in study.claims if "unseen" in claim.effect}
+    assert not kinds & {"s1", "s2", "s3", "s4"}
 
 
 def test_links_within_the_page_lead_somewhere(page):
