@@ -52,8 +52,8 @@ class Renderer:
     classification token begins the text. Both are written into the tokenizer, and so travel with an exported model.
 
     Raises:
-        DataError: If the tokenizer has neither an end-of-sequence token nor a separator. Later, if the template refuses
-            a conversation.
+        DataError: If the tokenizer has neither an end-of-sequence token nor a separator, or the template is neither
+            a name nor Jinja. Later, if the template refuses a conversation.
     """
 
     def __init__(self, tokenizer: Any, template: str | None = None) -> None:
@@ -66,6 +66,9 @@ class Renderer:
         if template is None and tokenizer.chat_template is None:
             template = "dialogue"
         if template is not None:
+            if template not in TEMPLATES and "{" not in template:  # every prompt would read alike
+                hint = f"Named ones are {', '.join(TEMPLATES)}; a Jinja text has its parts in braces."
+                raise DataError(f"no template is called {template!r}", "option data.template", hint)
             tokenizer.chat_template = TEMPLATES.get(template, template)
         self.tokenizer = tokenizer
         self.eos_id: int = tokenizer.eos_token_id

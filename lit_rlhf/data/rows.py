@@ -29,6 +29,7 @@ _SUFFIX = re.compile(r"\.(jsonl|ndjson|json)(\.gz)?$|\.parquet$", re.IGNORECASE)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _EXCERPT = 20
 _LONGEST_ROW = 2**28  # bytes; a bomb in a gzip file is refused before it fills the memory
+_OF_A_MODEL = ("config", "tokenizer", "vocab", "adapter_config", "sentencepiece")
 _MAGIC = {b"\x1f\x8b": (".gz", "gzip"), b"PAR1": (".parquet", "Parquet")}
 
 
@@ -123,10 +124,15 @@ def check_folder(path: str) -> None:
 
     Raises:
         DataError: If there is no such folder, and the Hub cannot be asked either; the message suggests names that are
-            close.
+            close. If it is a file, or a folder without a model or tokenizer.
     """
-    if os.path.exists(path):
+    if os.path.isdir(path):
+        if not any(name.startswith(_OF_A_MODEL) for name in os.listdir(path)):
+            hint = "Give a Hugging Face directory."
+            raise DataError("this folder holds no model: there is no config.json in it", path, hint)
         return
+    if os.path.isfile(path):
+        raise DataError("is a file", path, "Give a Hugging Face directory: it has config.json and weights.")
     if is_hub_id(path) or re.fullmatch(r"[A-Za-z0-9][\w.-]*", path):
         return hub.check_model(path, near_names(path))
     raise DataError("no such folder", path or "''", near_names(path) or "Give a Hugging Face directory or a Hub id.")
@@ -211,7 +217,8 @@ def _row(line: bytes) -> dict[str, Any] | DataError:
 def _object(value: Any) -> dict[str, Any] | DataError:
     if isinstance(value, dict):
         return value
-    return DataError(f"expected one JSON object per row, found {describe(value)}")
+    hint = "A JSON list of rows is read from a file whose name ends in .json." if isinstance(value, list) else ""
+    return DataError(f"expected one JSON object per row, found {describe(value)}", hint=hint)
 
 
 def _parse(text: bytes) -> Any:

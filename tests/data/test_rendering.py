@@ -120,6 +120,21 @@ def test_without_a_template_a_transcript_is_written():
     assert Renderer(byte_level(), "plain").prompt_text(QUESTION) == "<|endoftext|>How are you?"
 
 
+def test_a_misspelt_template_is_not_taken_for_a_text(tiny_model):
+    with pytest.raises(DataError, match="no template is called 'dialog'") as caught:
+        Renderer.load(tiny_model, "dialog")
+    assert "dialogue, plain" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "says"), [("folder", "there is no config.json"), ("file", "is a file")])
+def test_what_is_no_model_is_said_plainly(tmp_path, name, says):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "pairs.jsonl").write_text("{}")
+    (tmp_path / "file").write_text("{}")
+    with pytest.raises(DataError, match=says):
+        Renderer.load(str(tmp_path / name))
+
+
 def test_a_template_is_taken_by_name_as_text_or_from_the_tokenizer():
     own = byte_level()
     own.chat_template = CHATML
@@ -229,7 +244,7 @@ def test_fingerprint_survives_saving_and_loading(tiny_model, world, tmp_path):
 
 
 def test_a_place_without_a_tokenizer_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(DataError, match=f"{tmp_path.name}: no tokenizer could be loaded"):
+    with pytest.raises(DataError, match=f"{tmp_path.name}: this folder holds no model"):
         Renderer.load(str(tmp_path))
 
 

@@ -272,7 +272,7 @@ STORES = [
 
 REMOTE = '{"auto_map": {"AutoTokenizer": ["evil.Tokenizer", null]}, "tokenizer_class": "Evil"}'
 TOKENIZERS = [
-    Bad("bare model", lambda path: path.mkdir(), ": ", NO_TOKENIZER, FOLDER, "tokenizer"),
+    Bad("bare model", lambda path: path.mkdir(), ": ", "this folder holds no model", FOLDER, "tokenizer"),
     Bad("cut model", tokenizer(cut("tokenizer.json")), ": ", NO_TOKENIZER, FOLDER, "tokenizer"),
     Bad("list model", tokenizer(put("tokenizer_config.json", "[]")), ": ", NO_TOKENIZER, FOLDER, "tokenizer"),
     Bad("empty model", tokenizer(put("tokenizer.json", "{}")), ": ", NO_TOKENIZER, FOLDER, "tokenizer"),
