@@ -33,6 +33,9 @@ class Progress(RichProgressBar):
         return shown.replace("/-2", "   ")
 
 
+_FEW = 20  # validation rows: half of an accuracy's 95 % interval is then about .2
+
+
 class History(Callback):
     """Writes the logged metrics to ``metrics.jsonl`` in the run's folder, one line per logged step.
 
@@ -49,11 +52,13 @@ class History(Callback):
         """Find the file; say so if there will be no validation metrics although some rows were to be set aside."""
         self.path = Path(self.directory or trainer.default_root_dir) / "metrics.jsonl"
         data: Any = getattr(trainer, "datamodule", None)
-        if stage != "predict" and data is not None and not data.val_rows and (data.val_sources or data.val_fraction):
-            rank_zero_info(
-                f"warning: no {data.view} are left for validation, so there will be no val/ metrics. "
-                "Give data.val_sources, a larger data.val_fraction or more data."
-            )
+        if stage != "predict" and data is not None and (data.val_sources or data.val_fraction):
+            rows, advice = len(data.val_rows), "Give data.val_sources, a larger data.val_fraction or more data."
+            if not rows:
+                said = f"no {data.view} are left for validation, so there will be no val/ metrics"
+                rank_zero_info(f"warning: {said}. {advice}")
+            elif rows < _FEW:
+                rank_zero_info(f"warning: val/ metrics over {rows:,} {data.view} say little. {advice}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop lines behind the step that a resumed run starts from, or an earlier run's lines."""

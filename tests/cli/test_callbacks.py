@@ -215,6 +215,15 @@ def test_nothing_left_for_validation_is_said_unless_nothing_was_wanted(lit, tiny
     assert ("no responses are left for validation" in caplog.text) == warned
 
 
+@pytest.mark.parametrize(("size", "warned"), [(24, True), (80, False)])
+def test_few_rows_for_validation_are_said(lit, tiny_model, tmp_path, caplog, size, warned):
+    given = without_validation(tiny_model, tmp_path, val_fraction=0.5)
+    given["data"]["sources"] = {"class_path": "lit_rlhf.world.WorldDemonstrations", "init_args": {"size": size}}
+    with caplog.at_level("INFO"):
+        lit("fit", tmp_path, given)
+    assert ("responses say little" in caplog.text) == warned
+
+
 def test_the_bar_counts_epochs_only_where_they_end_the_run():
     bar = Progress()
     for most, expected in ((3, "Epoch 1/2"), (-1, "Epoch 1"), (None, "Epoch 1")):
