@@ -165,6 +165,9 @@ class PreferenceDataModule(LightningDataModule):
             rank_zero_info(f"data, {part} {view}: {counts}")
         if not self._pool and not self.train_rows and not self.val_rows:
             raise self._nothing_left("")
+        probed = [*self._train_rows[:1000], *self.val_rows[:1000]]
+        if said := self.renderer.warning(ids for row in probed for ids in (row.prompt, row.chosen, row.rejected)):
+            rank_zero_info(said)
         self._ready = (view, path)
 
     def train_dataloader(self) -> StatefulDataLoader[Any]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
@@ -87,6 +87,16 @@ class Renderer:
             hint = hint or "Give a Hugging Face directory."
             raise DataError(f"no tokenizer could be loaded: {reason}", path, hint) from None
         return cls(tokenizer, template)
+
+    def warning(self, texts: Iterable[list[int]]) -> str:
+        """What to tell where more than a hundredth of the tokens are unknown to the tokenizer; else nothing."""
+        unknown = self.tokenizer.unk_token_id
+        if unknown is None or unknown == self.eos_id:  # some bring one token for both
+            return ""
+        counted = [(ids.count(unknown), len(ids)) for ids in texts]
+        share = sum(count for count, _ in counted) / max(1, sum(length for _, length in counted))
+        said = f"warning: {share:.0%} of the tokens are unknown to the tokenizer: those words are lost on the model."
+        return said if share > 0.01 else ""
 
     @property
     def pad_id(self) -> int:

@@ -351,3 +351,11 @@ def test_other_data_may_be_measured_on_but_not_trained_on(tiny_model, command):
     else:
         with pytest.raises(DataError, match="other data"):
             other.load_state_dict(module.state_dict())
+
+
+@pytest.mark.parametrize(("known", "warned"), [(True, False), (False, True)])
+def test_words_that_the_tokenizer_does_not_know_are_said(tiny_model, caplog, world, known, warned):
+    rows = world[:8] if known else [replace(record, chosen="你好 🍲") for record in world[:8]]
+    with caplog.at_level("INFO"):
+        PreferenceDataModule(Listed(rows), val_fraction=0.0).load("pairs", tiny_model)
+    assert ("are unknown to the tokenizer" in caplog.text) == warned
