@@ -44,6 +44,14 @@ def test_a_part_with_its_required_options_becomes_a_stage(file, tmp_path):
         assert cli.config["trainer"][name] == value
 
 
+@pytest.mark.parametrize("file", PARTS, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_a_stage_that_learns_says_when_it_ends(file):
+    """Left alone, Lightning takes a thousand epochs."""
+    content = yaml.safe_load(file.read_text())
+    if "model" in content and content["model"]["class_path"] != "BaselineModule":
+        assert {"max_epochs", "max_steps"} & content["trainer"].keys()
+
+
 @pytest.mark.parametrize("module", ["policy/sft", "policy/ppo", "reward/scalar"])
 @pytest.mark.parametrize("file", [*MACHINES, *SCALES], ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_what_needs_gpus_parses_behind_a_stage(file, module, monkeypatch, tmp_path):
