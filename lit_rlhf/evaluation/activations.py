@@ -1,5 +1,6 @@
 """What a decoder's forward pass keeps for the way back, counted in bytes from the shape of the network alone."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -87,7 +88,8 @@ class Shape:
         Raises:
             DataError: If there is no such configuration, or no decoder in it.
         """
-        check_folder(path)
+        if not os.path.isfile(path):  # a config by itself will do here
+            check_folder(path)
         try:
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             with torch.device("meta"):
