@@ -108,7 +108,7 @@ class Store:
             if key.get(field) != value
         ]
         if different:
-            hint = "Write a store for this run (lit-rlhf predict), or name the store that belongs to it."
+            hint = "Write one for this run (lit-rlhf predict, or strength), or name the store that belongs to it."
             raise DataError("the store does not match: " + "; ".join(different), str(self.directory), hint)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -119,7 +119,11 @@ class Store:
         """
         if not self.is_finished:
             what = "the store is not finished" if self.directory.exists() else "there is no store"
-            raise DataError(what, str(self.directory), "Run the writing stage (lit-rlhf predict) to its end.")
+            raise DataError(
+                what,
+                str(self.directory),
+                "Run the writing stage (lit-rlhf predict, or strength) to its end.",
+            )
         finished = self._finished()
         rows: list[dict[str, Any]] = []
         for number in range(finished["parts"]):
@@ -182,7 +186,8 @@ def naming(path: Path) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        if getattr(error, "filename", None) is None:
+        plain = isinstance(error, OSError) and error.errno is None  # whose words a name would replace
+        if getattr(error, "filename", None) is None and not plain:
             with suppress(AttributeError):  # it takes none
                 error.filename = str(path)  # type: ignore[attr-defined]
         raise

@@ -12,6 +12,8 @@ from torch.nn import Parameter
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_rlhf.data.errors import DataError
+
 if TYPE_CHECKING:
     from lightning import Trainer
 
@@ -26,6 +28,9 @@ class Optimizer:
         weight_decay: Decoupled weight decay.
         warmup: Share of all steps over which the rate rises from zero.
         schedule: What follows: ``constant``, or a fall to zero as ``linear`` or ``cosine``.
+
+    Raises:
+        DataError: If a number is one that nothing can be trained with.
     """
 
     lr: float = 1e-5
@@ -33,6 +38,17 @@ class Optimizer:
     weight_decay: float = 0.0
     warmup: float = 0.03
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
+
+    def __post_init__(self) -> None:
+        """Refuse what could not train, or not as it says."""
+        for name, fine, expected in (
+            ("lr", self.lr >= 0, "0 or more"),
+            ("betas", all(0 <= beta < 1 for beta in self.betas), "numbers from 0 to below 1"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("warmup", 0 <= self.warmup <= 1, "a share of all steps, from 0 to 1"),
+        ):
+            if not fine:
+                raise DataError(f"expected {expected}, found {getattr(self, name)}", f"optimizer, {name}")
 
     def build(self, groups: Iterable[Parameter] | list[dict[str, Any]], total_steps: float) -> dict[str, Any]:
         """What ``configure_optimizers`` returns; ``total_steps`` may be infinite with a constant schedule.
@@ -42,6 +58,8 @@ class Optimizer:
             total_steps: Number of times that the schedule will be stepped.
         """
         optimizer = AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+        # Else Lightning takes for granted that a loss scaler leaves gradients to it scaled, and refuses to clip them.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         scheduler = LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

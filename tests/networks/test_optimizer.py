@@ -3,11 +3,38 @@ import math
 import pytest
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch.nn import Parameter
 
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
 
 SCHEDULES = ("constant", "linear", "cosine")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"lr": -1e-3}, "lr"), ({"betas": (0.9, 1.0)}, "betas"), ({"weight_decay": -0.1}, "weight_decay"),
+     ({"warmup": 3}, "warmup"), ({"lr": math.nan}, "lr")],
+)  # fmt: skip
+def test_what_cannot_train_is_refused_by_name(options, named):
+    with pytest.raises(DataError, match=f"optimizer, {named}: expected"):
+        Optimizer(**options)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_gradients_are_clipped_under_mixed_precision(precision):
+    """Lightning refuses it for fused optimisers, as if they had to be told of a loss scaler."""
+    from lightning.pytorch.plugins import MixedPrecision
+
+    weight = Parameter(torch.ones(3))
+    optimizer = Optimizer(lr=0.1).build([weight], 1)["optimizer"]
+    weight.grad = torch.full((3,), 5.0)
+    plugin = MixedPrecision(precision, "cpu")
+    plugin.clip_gradients(optimizer, 1.0, gradient_clip_algorithm=GradClipAlgorithmType.NORM)
+    assert float(weight.grad.norm()) == pytest.approx(1.0, abs=1e-4)
+    optimizer.step()
+    assert bool((weight < 1).all())
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
