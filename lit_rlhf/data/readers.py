@@ -70,14 +70,24 @@ def read_implicit(row: Row) -> Record:
         return Record(asked, better, worse, tie=_is_tie(row))
     if text(chosen, "chosen") == text(rejected, "rejected"):
         message = "the same as 'chosen', so nothing shows where the prompt ends; give a field 'prompt'"
-        raise DataError(message, field("rejected"))
+        raise DataError(message, field("rejected"), _prompt_elsewhere(row))
     same = takewhile(lambda pair: pair[0] == pair[1], zip(f"{chosen} ", f"{rejected} ", strict=False))
     shared = re.match(r"(.*\S)\s", "".join(letter for letter, _ in same), re.DOTALL)
     if shared is None:
-        raise DataError("does not begin with the same words as 'chosen'; give a field 'prompt'", field("rejected"))
+        message = "does not begin with the same words as 'chosen'; give a field 'prompt'"
+        raise DataError(message, field("rejected"), _prompt_elsewhere(row))
     better = filled(chosen[shared.end(1) :], "chosen").strip()
     worse = filled(rejected[shared.end(1) :], "rejected").strip()
     return Record((Message("user", shared[1]),), better, worse, tie=_is_tie(row))
+
+
+def _prompt_elsewhere(row: Row) -> str:
+    """How to name the field that the prompt stands in, if there is one that it may stand in."""
+    others = [name for name, value in row.items() if name not in ("chosen", "rejected") and isinstance(value, str)]
+    if not others:
+        return ""
+    named = f"--data.sources PairFiles --data.sources.path FILE --data.sources.fields.prompt {others[0]}"
+    return f"Is {others[0]!r} the prompt? Then say so: {named}"
 
 
 def read_ultrafeedback(row: Row) -> Record:

@@ -266,3 +266,11 @@ def test_any_row_gives_a_valid_record_or_a_data_error(row):
 @given(st.sampled_from([row for _, row, _ in EXAMPLES]), changes)
 def test_a_good_row_with_one_field_changed_does_too(row, change):
     check_all(row | change)
+
+
+def test_a_prompt_in_a_field_of_another_name_is_asked_for():
+    with pytest.raises(DataError, match=r"Is 'question' the prompt\? Then say so: .*fields\.prompt question"):
+        FORMATS["implicit"]({"question": "Which sky?", "chosen": "blue sky", "rejected": "black sky"})
+    with pytest.raises(DataError) as plain:
+        FORMATS["implicit"]({"chosen": "blue sky", "rejected": "black sky"})
+    assert "\n" not in str(plain.value)
