@@ -119,11 +119,8 @@ class Store:
         """
         if not self.is_finished:
             what = "the store is not finished" if self.directory.exists() else "there is no store"
-            raise DataError(
-                what,
-                str(self.directory),
-                "Run the writing stage (lit-rlhf predict, or strength) to its end.",
-            )
+            hint = "Run the writing stage (lit-rlhf predict, or strength) to its end."
+            raise DataError(what, str(self.directory), hint)
         finished = self._finished()
         rows: list[dict[str, Any]] = []
         for number in range(finished["parts"]):
