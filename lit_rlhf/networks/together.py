@@ -156,7 +156,8 @@ class _FromAll(Function):
 def failing_together(device: torch.device) -> Generator[None]:
     """What fails inside on one process fails on all, which would otherwise wait for that one at their next meeting.
 
-    For what depends on a process's own rows, such as their rewards. A process alone raises what it raises.
+    For what depends on a process's own rows, such as their rewards. A process alone raises what it raises. Where
+    processes meet inside, all that comes before stands in one of these of its own.
 
     Args:
         device: Where processes meet.
@@ -165,16 +166,39 @@ def failing_together(device: torch.device) -> Generator[None]:
         NotFiniteError: If another process failed, and nothing but numbers that are not finite was wrong anywhere.
         DataError: If another process failed for another reason.
     """
+    global _guards
     own: Exception | None = None
+    _guards += 1
+    depth = _guards
     try:
         yield
     except Exception as error:
         own = error
-    if processes() > 1 and any_of_all(own is not None, device):
-        failures = listed_from_all([] if own is None else [(rank(), str(own), isinstance(own, NotFiniteError))])
-        alike = all(not_finite for *_, not_finite in failures)
-        if own is None or (isinstance(own, NotFiniteError) and not alike):  # all must take the same way on
-            number, text, _ = next(failure for failure in failures if alike or not failure[2])
-            raise (NotFiniteError if alike else DataError)(text, f"on process {number}") from own
+    finally:
+        _guards -= 1
+    if processes() > 1 and depth < getattr(own, "met_at", depth + 1):
+        outermost = -float(largest_of_all(torch.tensor([-torch.inf if own is None else -depth * 1.0], device=device)))
+        if outermost < torch.inf:
+            own = _told_of_all(own)
+            own.met_at = outermost  # type: ignore[attr-defined]
     if own is not None:
         raise own
+
+
+_guards = 0
+"""How many of these this process is inside of.
+
+One may fail in the outer one while others are in an inner one already: they meet there, and not again further out.
+"""
+
+
+def _told_of_all(own: Exception | None) -> Exception:
+    """What this process raises where some fail: its own error, or another process's in its words."""
+    failures = listed_from_all([] if own is None else [(rank(), str(own), isinstance(own, NotFiniteError))])
+    alike = all(not_finite for *_, not_finite in failures)
+    if own is not None and (alike or not isinstance(own, NotFiniteError)):
+        return own
+    number, text, _ = next(failure for failure in failures if alike or not failure[2])
+    told = (NotFiniteError if alike else DataError)(text, f"on process {number}")
+    told.__cause__ = own  # all must take the same way on
+    return told

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from lit_rlhf.data.batches import Completions
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.errors import DataError, NotFiniteError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import export, load_model
 from lit_rlhf.networks.sampling import Sampling, sample
+from lit_rlhf.networks.together import counts_of_all, failing_together, sum_of_all
 from lit_rlhf.rewards.reward import SequenceReward
 from lit_rlhf.world import WorldPrompts
 from tests.distributed.processes import connect
@@ -210,6 +211,36 @@ def test_an_error_on_one_process_ends_both_with_its_message(pair, restless, tiny
     assert [found[0].partition(":")[0], found[1].partition(":")[0]] == ["ConnectionError", "DataError"]
     assert all("the reward's server hung up" in each for each in found)
     assert "on process" in found[1]
+
+
+def nested(failing: dict[int, str]) -> list[str]:
+    """What is raised where some processes fail before or in an inner guard; then all must be able to meet again."""
+    connect()
+    number, found = torch.distributed.get_rank(), []
+    for kind in (NotFiniteError, ValueError):
+        try:
+            with failing_together(torch.device("cpu")):
+                if failing.get(number) == "outer":
+                    raise kind(f"{number} outer")
+                with failing_together(torch.device("cpu")):
+                    if failing.get(number) == "inner":
+                        raise kind(f"{number} inner")
+                sum_of_all(torch.ones(3))
+        except Exception as error:
+            found.append(f"{type(error).__name__}: {error}")
+        found.append(str(counts_of_all(number + 1, torch.device("cpu"))))
+    return found
+
+
+@pytest.mark.parametrize("failing", [{0: "outer"}, {1: "outer"}, {1: "inner"}, {0: "outer", 1: "inner"}], ids=str)
+def test_an_error_before_an_inner_meeting_is_told_once_to_all(pair, failing):
+    for number, found in enumerate(pair.run(nested, failing, limit=20)):
+        assert found[1] == found[3] == "[1, 2]"
+        speaker = number if number in failing else 1 - number
+        text = f"{speaker} {failing[speaker]}"
+        assert text in found[0] and text in found[2]
+        assert found[0].startswith("NotFiniteError")
+        assert found[2].startswith("ValueError" if number in failing else "DataError")
 
 
 def diverged(model: str, number: int) -> str:
