@@ -80,6 +80,17 @@ class Optimizer:
                 return 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def check_precision(trainer: "Trainer") -> None:
+    """Refuse a precision that scales the loss, for modules that themselves use gradients before the optimiser does.
+
+    Raises:
+        DataError: Names the option.
+    """
+    if getattr(trainer.precision_plugin, "scaler", None) is not None:
+        hint = "Take bf16-mixed or 32-true."
+        raise DataError("scales the loss, so gradients would be clipped to nothing", "trainer.precision", hint)
+
+
 def total_steps(trainer: "Trainer") -> float:
     """Optimiser steps of the whole run; infinite where nothing limits them.
 

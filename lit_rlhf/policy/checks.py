@@ -7,6 +7,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Sin
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.adapters import LoRA
+from lit_rlhf.networks.optimizer import check_precision
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.policy.advantages import Advantages
 from lit_rlhf.policy.settings import PPOSettings
@@ -66,9 +67,7 @@ def check_training(sampling: Sampling, trainer: Trainer) -> None:
     if averaging and isinstance(trainer.strategy, ModelParallelStrategy):
         hint = "Leave it out, or take configs/trainer/ddp.yaml."
         raise DataError("copies whole networks, and these are split", f"callback {type(averaging[0]).__name__}", hint)
-    if getattr(trainer.precision_plugin, "scaler", None) is not None:
-        hint = "Take bf16-mixed or 32-true."
-        raise DataError("scales the loss, so gradients would be clipped to nothing", "trainer.precision", hint)
+    check_precision(trainer)
 
 
 def check_strategy(trainer: Trainer) -> None:

@@ -11,7 +11,7 @@ from torch.nn.utils import get_total_norm
 from lit_rlhf.data.batches import PairBatch, Sequences
 from lit_rlhf.data.store import Store
 from lit_rlhf.networks.adapters import LoRA
-from lit_rlhf.networks.optimizer import Optimizer
+from lit_rlhf.networks.optimizer import Optimizer, check_precision
 from lit_rlhf.networks.sharding import whole
 from lit_rlhf.networks.together import processes, rank, weight_among_all
 from lit_rlhf.rewards.samples import PolicySamples, mean_difference
@@ -62,7 +62,8 @@ class MetaRewardModule(ScalarRewardModule):
         self.samples: PolicySamples | None = None
 
     def on_fit_start(self) -> None:
-        """Read and tokenise the samples."""
+        """Refuse scaled gradients, whose inner step and clipping would be others; read and tokenise the samples."""
+        check_precision(self.trainer)
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         together = self.inner_batch_size * processes()
         self.samples = PolicySamples(self.samples_path, datamodule.renderer, together, datamodule.max_length, self.seed)

@@ -238,7 +238,7 @@ def test_an_error_before_an_inner_meeting_is_told_once_to_all(pair, failing):
         assert found[1] == found[3] == "[1, 2]"
         speaker = number if number in failing else 1 - number
         text = f"{speaker} {failing[speaker]}"
-        assert text in found[0] and text in found[2]
+        assert all(text in each for each in (found[0], found[2]))
         assert found[0].startswith("NotFiniteError")
         assert found[2].startswith("ValueError" if number in failing else "DataError")
 

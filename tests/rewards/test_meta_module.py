@@ -180,6 +180,13 @@ def weights(cli):
     return torch.cat([parameter.detach().flatten() for parameter in cli.model.network.parameters()])
 
 
+def test_a_precision_that_scales_the_loss_is_refused():
+    module = MetaRewardModule("nowhere", "nowhere")
+    module._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=object()))
+    with pytest.raises(DataError, match=r"trainer\.precision: scales the loss"):
+        module.on_fit_start()
+
+
 def test_without_an_inner_step_it_is_the_scalar_module(train, lit, tiny_reward_model, tmp_path):
     meta = train(tmp_path / "meta", inner_lr=0.0)
     pairs = {"class_path": "lit_rlhf.world.WorldPairs", "init_args": {"size": 40}}
