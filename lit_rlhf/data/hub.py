@@ -67,12 +67,18 @@ def check_model(identifier: str, meant: str = "") -> None:
         meant: A hint at folders that may have been meant.
 
     Raises:
-        DataError: After seconds, where the library would go on trying for a minute.
+        DataError: After seconds, where the library would go on trying for a minute; at once if the Hub can have no model
+            of that name.
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
-    if constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(identifier, "config.json"), str):
-        return
+    try:
+        here = (try_to_load_from_cache(identifier, name) for name in ("config.json", "tokenizer_config.json"))
+        if any(isinstance(file, str) for file in here) or constants.HF_HUB_OFFLINE:
+            return
+    except ValueError:  # what its names are made of
+        hint = meant or "Give a Hugging Face directory or a Hub id."
+        raise DataError("no such folder, and no name that the Hub knows", identifier, hint) from None
     if not _reachable(constants.ENDPOINT):
         hint = meant or "Name the folder of a model that is here; `lit-rlhf world FOLDER` writes a small random one."
         raise DataError(f"no such folder here, and the Hub cannot be reached at {constants.ENDPOINT}", identifier, hint)

@@ -97,6 +97,28 @@ def test_a_model_that_was_downloaded_before_is_not_asked_for(monkeypatch, no_net
     hub.check_model("owner/name")
 
 
+def test_a_tokenizer_that_was_downloaded_alone_is_not_asked_for(monkeypatch, no_network, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--owner--name"
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc" / "tokenizer_config.json").write_text("{}")
+    hub.check_model("owner/name")
+
+
+@pytest.mark.parametrize(
+    "name", ["owner/a--b", "owner/sft..x", "owner/name:part", "a" * 100, "name-", "owner/name.git"]
+)
+def test_a_name_that_the_hub_cannot_have_is_refused(monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "_reachable", lambda endpoint: pytest.fail("asked the network"))
+    with pytest.raises(DataError, match="no such folder"):
+        Renderer.load(name)
+
+
 def test_without_a_network_it_fails_at_once_and_says_so(monkeypatch, no_network):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     begin = time.monotonic()
