@@ -101,11 +101,20 @@ def check_bytes(path: str, number: int = 0, among: int = 1) -> None:
         if damaged is not None:
             raise DataError("is damaged: these are not the bytes that were written", f"checkpoint {path}", hint)
     elif (Path(path) / _DIGESTS).exists():  # earlier versions wrote none
-        digests: dict[str, str] = json.loads((Path(path) / _DIGESTS).read_text("utf-8"))
-        for name in sorted(digests)[number::among]:
+        digests = _digests(Path(path))
+        for name in [_DIGESTS] if "meta.pt" not in digests else sorted(digests)[number::among]:
             file = Path(path) / name
-            if not file.is_file() or file_digest(file) != digests[name]:
+            if not file.is_file() or file_digest(file) != digests.get(name):
                 raise DataError("is damaged: not the bytes that were written", f"checkpoint {path}, {name}", hint)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """What the files of a folder should be; nothing if that itself cannot be read."""
+    try:
+        found = json.loads((folder / _DIGESTS).read_text("utf-8"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def written_by(path: str) -> str | None:

@@ -67,8 +67,8 @@ def check_model(identifier: str, meant: str = "") -> None:
         meant: A hint at folders that may have been meant.
 
     Raises:
-        DataError: After seconds, where the library would go on trying for a minute; at once if the Hub can have no model
-            of that name.
+        DataError: After seconds, where the library would go on trying for a minute; at once if the Hub can have no
+            model of that name.
     """
     from huggingface_hub import constants, try_to_load_from_cache
 

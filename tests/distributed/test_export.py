@@ -112,6 +112,26 @@ def test_parts_with_a_flipped_byte_are_refused_by_name(in_parts, tmp_path, name)
     assert not (tmp_path / "export").exists()
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff{}", b"[1, 2]", b'{"meta.pt": 1', b"{}", b'{"met\xc3\xa4.pt": "0"}'], ids=repr
+)
+def test_digests_that_are_damaged_themselves_are_refused(in_parts, tmp_path, content):
+    copy = shutil.copytree(in_parts / "checkpoints" / "last.ckpt", tmp_path / "last.ckpt")
+    (copy / "sha256.json").write_bytes(content)
+    for number in range(2):
+        with pytest.raises(DataError, match=r"last\.ckpt.*: is damaged"):
+            check_bytes(str(copy), number, 2)
+
+
+def test_a_part_that_is_missing_is_refused_and_a_file_beside_them_is_not(in_parts, tmp_path):
+    copy = shutil.copytree(in_parts / "checkpoints" / "last.ckpt", tmp_path / "last.ckpt")
+    (copy / "notes.txt").write_text("the good one")
+    check_bytes(str(copy))
+    (copy / "__1_0.distcp").unlink()
+    with pytest.raises(DataError, match=r"__1_0\.distcp: is damaged"):
+        check_bytes(str(copy))
+
+
 def test_two_processes_do_not_go_on_from_damaged_parts(pair, in_parts, tiny_model, tmp_path):
     given = resumed(tmp_path, settings(tmp_path, 4, tiny_model, 2), in_parts / "checkpoints")
     part = tmp_path / "start" / "last.ckpt" / "__1_0.distcp"
