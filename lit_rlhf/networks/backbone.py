@@ -40,6 +40,9 @@ def load_model(path: str, kind: Literal["causal", "scalar", "rewriter"]) -> PreT
             directory gives a scalar model with a fresh head. ``rewriter`` is an encoder–decoder where the directory
             holds one, and a language model otherwise.
 
+    Returns:
+        The model, whose ``fresh`` are the names of weights that the directory does not hold.
+
     Raises:
         DataError: If nothing can be loaded from there.
     """
@@ -51,7 +54,11 @@ def load_model(path: str, kind: Literal["causal", "scalar", "rewriter"]) -> PreT
         maker: Any = AutoModelForSequenceClassification if kind == "scalar" else AutoModelForCausalLM
         if kind == "rewriter" and config.is_encoder_decoder:
             maker = AutoModelForSeq2SeqLM
-        return without_weights(maker, config, path) or maker.from_pretrained(path, dtype=torch.float32, **options)
+        model = without_weights(maker, config, path)
+        if model is None:
+            model, told = maker.from_pretrained(path, dtype=torch.float32, output_loading_info=True, **options)
+            model.fresh = frozenset(told["missing_keys"])
+        return model
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         hint = "Give a Hugging Face directory; an earlier stage writes one at its end."

@@ -28,6 +28,7 @@ class RewardNetwork(nn.Module):
             alike.
 
     Attributes:
+        fresh: Whether the head is a new one, with random weights.
         looks_ahead: Whether a state depends on later tokens: an encoder.
         computes: What it computes beside ``forward``, see `lit_rlhf.networks.sharding.split`.
 
@@ -42,6 +43,8 @@ class RewardNetwork(nn.Module):
         self.path = path
         self.model: PreTrainedModel = load_model(path, "scalar")
         self.head = _find_head(self.model, path)
+        own = next(name for name, each in self.model.named_parameters() if each is self.head.weight)
+        self.fresh = own in self.model.fresh  # type: ignore[operator]
         self.looks_ahead = self.head is not getattr(self.model, "score", None)
         with torch.no_grad():
             for parameter in self.head.parameters():

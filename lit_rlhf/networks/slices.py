@@ -88,6 +88,7 @@ def without_weights(kind: Any, config: Any, path: str) -> PreTrainedModel | None
             logging.getLogger(__name__).info("%s: %s is not in the files as such; each process loads all", path, name)
             return None
     _initialise(model, fresh)
+    model.fresh = frozenset(fresh)  # type: ignore[assignment]
     if kind.__name__ == "AutoModelForSequenceClassification":  # a small head, which others may scale or read
         for parameter in list(model.parameters()):
             if parameter.is_meta and id(parameter) not in body:

@@ -1,7 +1,6 @@
 """A trained reward model, asked about texts from Python."""
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -15,8 +14,6 @@ from lit_rlhf.data.records import Message
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import positions
 from lit_rlhf.networks.reward_network import RewardNetwork
-
-_LANGUAGE = re.compile(r"(ForCausalLM|LMHeadModel|ForMaskedLM|ForPreTraining)$")
 
 Prompt = str | Sequence[Message] | Sequence[Mapping[str, str]]
 """One prompt: a text, or the messages of a conversation that ends with the user's turn."""
@@ -52,10 +49,10 @@ class RewardModel(nn.Module):
         """
         path = os.fspath(path)
         network = RewardNetwork(path)
-        kinds = network.model.config.architectures or []  # as the directory says
-        if kinds and all(_LANGUAGE.search(kind) for kind in kinds):
+        if network.fresh:
+            kind = (network.model.config.architectures or [type(network.model.base_model).__name__])[0]
             hint = "Name the directory that the training of a reward model has exported (--export.directory)."
-            raise DataError(f"a language model ({kinds[0]}), without a head for scores", path, hint)
+            raise DataError(f"a language model ({kind}), without a head for scores", path, hint)
         return cls(network, Renderer.load(path), batch_size, path)
 
     @property

@@ -1,9 +1,14 @@
+import json
+import shutil
+
 import pytest
 import torch
 import transformers
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
+from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.networks.slices import weights_in_files
 from lit_rlhf.rewards import RewardModel, ScalarReward
 
 PROMPTS = ["What is the capital of France?", "Hi", "Describe a red house by the sea, please."]
@@ -134,6 +139,26 @@ def test_wrong_questions_are_refused_by_name(model, prompts, responses, message)
 def test_a_batch_size_below_one_is_refused(tiny_reward_model):
     with pytest.raises(DataError, match="batch_size"):
         RewardModel.load(tiny_reward_model, 0)
+
+
+@pytest.mark.parametrize("kinds", [["LlamaModel"], ["LlamaForSequenceClassification"], None], ids=str)
+@pytest.mark.parametrize("in_files", [False, True])
+def test_a_body_alone_is_no_reward_model_whatever_its_config_says(kinds, in_files, tiny_model, tmp_path):
+    Renderer.load(tiny_model).tokenizer.save_pretrained(tmp_path)
+    transformers.AutoModel.from_pretrained(tiny_model).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": kinds}))
+    with weights_in_files(in_files), pytest.raises(DataError, match="without a head for scores"):
+        RewardModel.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_a_head_is_enough_whatever_the_config_says(tiny_reward_model, tmp_path, in_files):
+    shutil.copytree(tiny_reward_model, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))
+    with weights_in_files(in_files):
+        RewardModel.load(str(tmp_path / "model"))
 
 
 def test_a_language_model_is_no_reward_model(tiny_model):
