@@ -75,7 +75,9 @@ class StageCLI(LightningCLI):
         if path is not None and path not in ("best", "hpc"):
             check_strategy(path, self.trainer.strategy)
             if command == "fit" and self.trainer.world_size > 1:  # they look at it when they have met
-                self.trainer.checkpoint_callback.goes_on_from = path  # type: ignore[union-attr]
+                next(
+                    each for each in self.trainer.checkpoint_callbacks if isinstance(each, Checkpoint)
+                ).goes_on_from = path
             elif command == "fit":
                 check_bytes(path)
         for logger in self.trainer.loggers:

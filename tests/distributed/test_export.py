@@ -132,8 +132,11 @@ def test_a_part_that_is_missing_is_refused_and_a_file_beside_them_is_not(in_part
         check_bytes(str(copy))
 
 
-def test_two_processes_do_not_go_on_from_damaged_parts(pair, in_parts, tiny_model, tmp_path):
+@pytest.mark.parametrize("beside", [0, 1], ids="{} other checkpoints".format)
+def test_two_processes_do_not_go_on_from_damaged_parts(pair, in_parts, tiny_model, tmp_path, beside):
     given = resumed(tmp_path, settings(tmp_path, 4, tiny_model, 2), in_parts / "checkpoints")
+    own = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"save_top_k": 0}}
+    given["trainer"]["callbacks"] = [own] * beside
     part = tmp_path / "start" / "last.ckpt" / "__1_0.distcp"
     content = bytearray(part.read_bytes())
     content[-len(content) // 3] ^= 1
