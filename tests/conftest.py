@@ -24,9 +24,10 @@ import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.data.store import Store
 from lit_rlhf.networks.backbone import ensure_pad_token, export
 from lit_rlhf.networks.reward_network import RewardNetwork
-from lit_rlhf.world import tokenizer, write_base_model
+from lit_rlhf.world import WorldDemonstrations, WorldPrompts, tokenizer, write_base_model
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
@@ -145,6 +146,26 @@ def handlers_are_given_back() -> Iterator[None]:
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     yield
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory) -> str:
+    """What MetaRM learns from: three prompts with two answers each."""
+    store = Store(tmp_path_factory.mktemp("meta") / "samples")
+    store.begin({"policy": "some"})
+    words = [record.chosen for record in WorldDemonstrations(6).records()]
+    rows = [
+        {
+            "messages": [{"role": message.role, "content": message.content} for message in record.prompt],
+            "responses": words[2 * number : 2 * number + 2],
+            "truncated": [False, False],
+            "scores": None,
+        }
+        for number, record in enumerate(WorldPrompts(3).records())
+    ]
+    store.write_part(0, rows)
+    store.finish(1)
+    return str(store.directory)
 
 
 @pytest.fixture(scope="session")

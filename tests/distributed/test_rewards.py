@@ -6,9 +6,6 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from lit_rlhf.data.store import Store
-from lit_rlhf.world import WorldDemonstrations, WorldPrompts
-
 STRATEGIES = {
     "ddp": {"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {"process_group_backend": "gloo"}},
     "fsdp2": {
@@ -64,26 +61,6 @@ CASES = {
     "meta": ("MetaRewardModule", {"inner_lr": 0.01, "inner_step": "relative"}),
     "seq2seq": ("Seq2SeqRewardModule", {"examples": 1}),
 }
-
-
-@pytest.fixture(scope="session")
-def samples(tmp_path_factory) -> str:
-    """What MetaRM learns from: three prompts with two answers each."""
-    store = Store(tmp_path_factory.mktemp("meta") / "samples")
-    store.begin({"policy": "some"})
-    words = [record.chosen for record in WorldDemonstrations(6).records()]
-    rows = [
-        {
-            "messages": [{"role": message.role, "content": message.content} for message in record.prompt],
-            "responses": words[2 * number : 2 * number + 2],
-            "truncated": [False, False],
-            "scores": None,
-        }
-        for number, record in enumerate(WorldPrompts(3).records())
-    ]
-    store.write_part(0, rows)
-    store.finish(1)
-    return str(store.directory)
 
 
 @pytest.fixture(scope="session")
