@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 STRATEGIES = {
@@ -109,3 +110,15 @@ def test_two_processes_train_as_one_with_larger_batches(case, strategy, pair, al
         difference = (weight - trained[name]).abs()  # AdamW makes much of the sign of gradients near zero
         assert difference.mean() < 1e-6
         assert difference.max() < 2e-4
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_train_in_bf16_much_as_one_in_fp32(strategy, pair, alone, tiny_model, samples, tmp_path):
+    given = settings("scalar", tmp_path, 4, tiny_model, samples)
+    given["trainer"]["precision"] = "bf16-mixed"
+    ours, _ = pair.run(fit, tmp_path, given, strategy)
+    losses = [line["train/loss"] for line in ours if "train/loss" in line]
+    assert losses == pytest.approx(
+        [line["train/loss"] for line in alone("scalar")[0] if "train/loss" in line], rel=0.05
+    )
+    assert {each.dtype for each in weights(tmp_path).values()} == {torch.float32}
