@@ -95,7 +95,7 @@ def parity(ours: Work, theirs: Work) -> tuple[float, dict[str, Any]]:
 def comparisons(bench: Bench) -> list[Comparison]:
     """The rows ``baselines_k5`` and ``sample_one``."""
     n = bench.sizes.prompts
-    five, one = Answers(bench, 5, n, n // 4), Answers(bench, 1, 2 * n, n // 2)
+    five, one = Answers(bench, 5, n, n // 4), Answers(bench, 1, 2 * n, 2 * n)
     peer = "transformers generate"
     return [
         Comparison(
