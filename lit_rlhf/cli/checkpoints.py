@@ -49,7 +49,7 @@ class Checkpoint(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder, and refuse a damaged checkpoint."""
-        if self.goes_on_from is not None and stage == "fit":
+        if self.goes_on_from is not None:
             with failing_together(trainer.strategy.root_device):
                 check_bytes(self.goes_on_from, trainer.global_rank, trainer.world_size)
         self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")

@@ -74,12 +74,11 @@ class StageCLI(LightningCLI):
         path = (self.config[command] if command else self.config).get("ckpt_path")
         if path is not None and path not in ("best", "hpc"):
             check_strategy(path, self.trainer.strategy)
-            if command == "fit" and self.trainer.world_size > 1:  # they look at it when they have met
-                next(
-                    each for each in self.trainer.checkpoint_callbacks if isinstance(each, Checkpoint)
-                ).goes_on_from = path
-            elif command == "fit":
+            if self.trainer.world_size == 1:
                 check_bytes(path)
+            else:  # they look at it when they have met
+                ours = next(each for each in self.trainer.checkpoint_callbacks if isinstance(each, Checkpoint))
+                ours.goes_on_from = path
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.settle(str(self.trainer.default_root_dir), job_type(type(self.model).__name__))

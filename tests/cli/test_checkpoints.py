@@ -243,13 +243,15 @@ def _truncated(path) -> bytes:
     return path.read_bytes()[: path.stat().st_size // 2]
 
 
+@pytest.mark.parametrize("command", ["fit", "validate"])
 @pytest.mark.parametrize("damaged", [_flipped, _truncated])
-def test_a_damaged_checkpoint_is_refused(lit, tiny_model, tmp_path, damaged):
-    lit("fit", tmp_path, demonstrations(tiny_model))
+def test_a_damaged_checkpoint_is_refused(lit, tiny_model, tmp_path, damaged, command):
+    given = halved(tiny_model, max_epochs=1)
+    lit("fit", tmp_path, given)
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(damaged(checkpoint))
     with pytest.raises(DataError, match=r"last\.ckpt: is (damaged|no checkpoint)[\s\S]*anew"):
-        lit("fit", tmp_path, demonstrations(tiny_model), *last(tmp_path))
+        lit(command, tmp_path, given, *last(tmp_path))
 
 
 def test_a_folder_that_was_about_to_be_replaced_comes_back(tmp_path):
