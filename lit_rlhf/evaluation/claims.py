@@ -12,6 +12,7 @@ from lit_rlhf.evaluation.statistics import bootstrap_interval, sign_test, studen
 Measurement = dict[str, Any]
 Summary = dict[str, Any]
 Verdict = Literal["holds", "does not hold", "undecided"]
+Interval = tuple[float, float] | tuple[None, None]
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,7 @@ class Claim:
     @property
     def criterion(self) -> str:
         """The rule in words."""
-        where = [f"above {self.low:g}"] * (self.low > -math.inf) + [f"below {self.high:g}"] * (self.high < math.inf)
-        region = " and ".join(where)
-        return f"holds if the 95 % interval over seeds of [{self.effect}] lies {region}; does not if it lies outside"
+        return criterion(self.effect, self.low, self.high)
 
     @property
     def row(self) -> str:
@@ -58,38 +57,80 @@ class Claim:
         return rows_of(self.id, self.effect)
 
     def judge(self, measurements: list[Measurement]) -> dict[str, Any]:
-        """The claim's row of ``summary.json``. The verdict goes by Student's interval, as its criterion says."""
+        """The claim's row of ``summary.json``, with the verdict."""
         found = [value for value in map(self.measure, measurements) if value is not None]
-        values = np.array(found, dtype=float)
-        low, high = student_interval(values)
         return {
             "id": self.id,
             "claim": self.claim,
             "paper": self.paper,
             "criterion": self.criterion,
             "measured": self.effect,
-            "effect": float(values.mean()) if len(values) else None,
-            "ci_low": low,
-            "ci_high": high,
             "low": self.low if self.low > -math.inf else None,
             "high": self.high if self.high < math.inf else None,
-            "seeds": len(values),
+            "seeds": len(found),
             "values": found,
-            **beside(found, self.low, self.high),
-            "verdict": verdict(low, high, self.low, self.high),
+            **judged(found, self.low, self.high),
             "rows": sorted(self.rows),
             "note": self.note,
             "remark": self.remark,
         }
 
 
-def verdict(ci_low: float | None, ci_high: float | None, low: float, high: float) -> Verdict:
-    """*holds* where the interval lies inside (low, high), *does not hold* where it lies outside, else *undecided*."""
-    if ci_low is None or ci_high is None:
+def criterion(effect: str, low: float, high: float) -> str:
+    """The rule by which a claim is judged, in words.
+
+    Args:
+        effect: What is measured, in words.
+        low: The effect must lie above this.
+        high: The effect must lie below this.
+    """
+    where = [f"above {low:g}"] * (low > -math.inf) + [f"below {high:g}"] * (high < math.inf)
+    return (
+        f"holds if both 95 % intervals over seeds of [{effect}], Student's and a bootstrap's, lie "
+        f"{' and '.join(where)}, and the sign test agrees; does not if both lie outside, and it agrees"
+    )
+
+
+def judged(values: list[float], low: float, high: float) -> dict[str, Any]:
+    """The effect, its two 95 % intervals over seeds, the sign test's p, and the verdict that these give together.
+
+    *Holds* where both intervals lie inside (low, high), *does not hold* where both lie outside, on one side, each only
+    if the sign test finds that as few seeds on the wrong side are no accident (p ≤ .05); *undecided* otherwise. None of
+    the three is enough for a handful of seeds: Student's interval takes their effects for normal, a bootstrap's is too
+    narrow, the sign test does not ask how large an effect is.
+
+    Args:
+        values: The effect, one per seed.
+        low: The effect must lie above this; minus infinity is no bound.
+        high: The effect must lie below this; infinity is no bound.
+    """
+    column = np.array(values, dtype=float)
+    student = student_interval(column)
+    bootstrap = bootstrap_interval(column, draws=10_000) if len(values) > 1 else (None, None)
+    effect = float(column.mean()) if len(values) else None
+    inside = effect is not None and low < effect < high
+    p = sign_test(column, low, high, inside)
+    agreed = p is not None and p <= 0.05
+    return {
+        "effect": effect,
+        "ci_low": student[0],
+        "ci_high": student[1],
+        "bootstrap_low": bootstrap[0],
+        "bootstrap_high": bootstrap[1],
+        "sign_p": p,
+        "verdict": verdict([student, bootstrap], low, high) if agreed else "undecided",
+    }
+
+
+def verdict(intervals: list[Interval], low: float, high: float) -> Verdict:
+    """*holds* where all intervals lie inside (low, high), *does not hold* where all lie on one side of it."""
+    known = [(start, end) for start, end in intervals if start is not None and end is not None]
+    if len(known) < len(intervals):
         return "undecided"
-    if low < ci_low and ci_high < high:
+    if all(low < start and end < high for start, end in known):
         return "holds"
-    return "does not hold" if ci_high <= low or ci_low >= high else "undecided"
+    below, above = all(end <= low for _, end in known), all(start >= high for start, _ in known)
+    return "does not hold" if below or above else "undecided"
 
 
 def rows_of(claim: str, effect: str) -> set[str]:
@@ -103,26 +144,14 @@ def rows_of(claim: str, effect: str) -> set[str]:
     return {row, "s10"} if "unseen" in effect else {row}
 
 
-def beside(values: list[float], low: float | None, high: float | None) -> dict[str, float | None]:
-    """What stands beside the verdict without deciding it: a bootstrap's interval over seeds and the sign test's p.
-
-    Args:
-        values: One per seed.
-        low: The criterion's lower bound, if any.
-        high: Its upper bound, if any.
-    """
-    column = np.array(values, dtype=float)
-    ends = bootstrap_interval(column, draws=10_000) if len(values) > 1 else (None, None)
-    bounds = (-math.inf if low is None else low, math.inf if high is None else high)
-    return {"bootstrap_low": ends[0], "bootstrap_high": ends[1], "sign_p": sign_test(column, *bounds)}
-
-
-def completed(summary: Summary) -> Summary:
-    """A summary of an older version with the figures that it lacks, computed from its values of every seed."""
-    claims = [
-        row | beside(row["values"], row["low"], row["high"]) | {"rows": sorted(rows_of(row["id"], row["measured"]))}
-        for row in summary["claims"]
-    ]
+def rejudged(summary: Summary) -> Summary:
+    """A summary of an older version, judged from its values of every seed as one of today is."""
+    claims = []
+    for row in summary["claims"]:
+        low, high = -math.inf if row["low"] is None else row["low"], math.inf if row["high"] is None else row["high"]
+        text = criterion(row["measured"], low, high)
+        new = {"criterion": text, "rows": sorted(rows_of(row["id"], row["measured"]))}
+        claims.append(row | judged(row["values"], low, high) | new)
     return summary | {"claims": claims}
 
 

@@ -62,11 +62,11 @@ def student_interval(values: Column) -> tuple[float, float] | tuple[None, None]:
     return float(values.mean()) - spread, float(values.mean()) + spread
 
 
-def sign_test(values: Column, low: float = -inf, high: float = inf) -> float | None:
-    """Two-sided p of the sign test: how surprising as many values on one side of a bound are, if both are as likely.
+def sign_test(values: Column, low: float = -inf, high: float = inf, inside: bool = True) -> float | None:
+    """One-sided p of the sign test: how surprising so few values on the wrong side are, if both sides are as likely.
 
-    With two bounds the larger p, that of the bound that is told apart less. Values at a bound count for nothing. With
-    five values p is .0625 at least, with six .031: below six seeds nothing can be significant at .05.
+    Values at a bound count for nothing. With five values p is .031 at least, and with four .0625: below five nothing
+    can be significant at .05. Eight values stand one on the wrong side.
 
     Source: Dixon & Mood 1946, "The Statistical Sign Test".
 
@@ -74,15 +74,18 @@ def sign_test(values: Column, low: float = -inf, high: float = inf) -> float | N
         values: One per seed ``(N,)``.
         low: A bound; minus infinity is none.
         high: A bound; infinity is none.
+        inside: Whether the values are said to lie between the bounds, for which both count: the larger p; or else on
+            the far side of one of them: the smaller p.
 
     Returns:
         The probability; None without a bound or without a value beside it.
     """
-    found = [_two_sided(int((values > at).sum()), int((values < at).sum())) for at in (low, high) if abs(at) < inf]
-    return None if not found or None in found else max(each for each in found if each is not None)
+    up, down = np.sign(values - low) if low > -inf else None, np.sign(high - values) if high < inf else None
+    found = [p for side in (up, down) if side is not None and (p := _tail(side if inside else -side)) is not None]
+    return (max if inside else min)(found, default=None)
 
 
-def _two_sided(above: int, below: int) -> float | None:
-    n = above + below
-    tail = sum(comb(n, k) for k in range(max(above, below), n + 1)) / 2**n
-    return min(1.0, 2 * tail) if n else None
+def _tail(side: Column) -> float | None:
+    """Probability of as many positive entries or more among those that are not 0."""
+    right, n = int((side > 0).sum()), int((side != 0).sum())
+    return sum(comb(n, k) for k in range(right, n + 1)) / 2**n if n else None

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.evaluation.claims import Measurement, Summary, completed
+from lit_rlhf.evaluation.claims import Measurement, Summary, rejudged
 from lit_rlhf.evaluation.heatmap import TokenRow
 
 STUDIES = ("reward", "seq2seq", "ppo")
@@ -83,7 +83,7 @@ def find_studies(folders: list[str]) -> list[Results]:
 def _summary(path: Path) -> Summary:
     try:
         summary = json.loads(path.read_text("utf-8"))
-        return completed(summary)
+        return rejudged(summary)
     except (ValueError, KeyError, TypeError) as error:
         hint = "`make study` writes it anew from what was measured."
         raise DataError(f"is no summary of a study ({error})", str(path), hint) from error

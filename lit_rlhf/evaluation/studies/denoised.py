@@ -8,7 +8,7 @@ import numpy as np
 from lit_rlhf.data.strength import strengths
 from lit_rlhf.evaluation.claims import Claim, Measurement
 from lit_rlhf.evaluation.studies.answers import course, figures
-from lit_rlhf.evaluation.studies.lab import UNSEEN, Lab
+from lit_rlhf.evaluation.studies.lab import Lab
 from lit_rlhf.evaluation.studies.reward_parts import TREATMENTS
 from lit_rlhf.rewards import ScalarReward
 
@@ -28,14 +28,8 @@ def denoised(lab: Lab, iterations: int, prompts: int) -> dict[str, Any]:
     differences = strengths(str(lab.folder / "strength" / "table"), records)
     policies, models = {"sft": lab.policy}, {}
     for name in ("baseline", *TREATED):
-        data = lab.treated(differences, *TREATMENTS[name])
-        data.val_rows = lab.data.val_rows
         module = lab.scalar()
-        found = lab.fit(module, data, 200)[-1]
-        models[name] = {
-            "seen": found["val/accuracy/seen"],
-            "unseen": float(np.mean([found[f"val/accuracy/{split}"] for split in UNSEEN])),
-        }
+        models[name] = lab.accuracy(lab.fit(module, lab.treated(differences, *TREATMENTS[name]), 200)[-1])
         model = lab.export(module, f"denoised_{name}")
         policies[name] = lab.optimise(
             ScalarReward(model), model, f"denoised_{name}_ppo", iterations, kl_coefficient=0.0

@@ -131,28 +131,34 @@ class Lab:
         held_out: list[str | Source] = [WorldPairs(val_pairs, seed, "val", truthful, name="seen")]
         held_out += [WorldPairs(val_pairs // 3, seed, split, truthful, name=split) for split in UNSEEN]
         self._sources = WorldPairs(pairs, seed, annotator=annotator, name="seen"), held_out
+        self._mislabelled: list[str | Source] = [
+            WorldPairs(val_pairs // 3, seed, split, annotator, name=split) for split in UNSEEN
+        ]
 
     @cached_property
     def data(self) -> PreferenceDataModule:
         """All pairs, read once; validation on seen and unseen kinds of prompts."""
-        train_source, held_out = self._sources
+        return self._loaded(self._sources[1])
+
+    def for_voters(self) -> PreferenceDataModule:
+        """The training pairs, and beside them pairs of unseen kinds of prompts, labelled by the same annotator."""
+        return self._loaded(self._mislabelled)
+
+    def _loaded(self, held_out: list[str | Source]) -> PreferenceDataModule:
         data = PreferenceDataModule(
-            train_source, held_out, self.policy, batch_size=self.batch_size, val_batch_size=128, max_length=128
+            self._sources[0], held_out, self.policy, batch_size=self.batch_size, val_batch_size=128, max_length=128
         )
         data.load("pairs")
         return data
 
-    def treated(self, differences: np.ndarray | None = None, *treatments: Treatment) -> PreferenceDataModule:
-        """The pairs with treated labels, validated on seen kinds of prompts only."""
-        data = copy(self.data)
-        if differences is not None:
-            data.train_rows = labelled(self.data.train_rows, differences, treatments)
-        data.val_rows = [row for row in self.data.val_rows if row.record.source == "seen"]
-        data.trainer = None
+    def treated(self, differences: np.ndarray, *treatments: Treatment) -> PreferenceDataModule:
+        """The pairs with treated labels."""
+        data = self.everything(self.batch_size)
+        data.train_rows = labelled(self.data.train_rows, differences, treatments)
         return data
 
     def everything(self, batch_size: int) -> PreferenceDataModule:
-        """The pairs as they are, validated on seen and unseen kinds of prompts."""
+        """The pairs as they are."""
         data = copy(self.data)
         data.batch_size, data.trainer = batch_size, None
         return data
@@ -168,6 +174,12 @@ class Lab:
         seed_everything(1000 * self.seed + number, verbose=False)
         data.seed = 1000 * self.seed + number
         return train(module, data, **trainer)
+
+    @staticmethod
+    def accuracy(figures: dict[str, float]) -> dict[str, float]:
+        """Of an epoch's figures, the accuracy on ``seen`` kinds of prompts and, as their mean, on ``unseen`` ones."""
+        unseen = [figures[f"val/accuracy/{split}"] for split in UNSEEN]
+        return {"seen": figures["val/accuracy/seen"], "unseen": float(np.mean(unseen))}
 
     def export(self, module: ScalarRewardModule, name: str) -> str:
         """Write a trained reward model; returns its directory."""

@@ -18,8 +18,9 @@ class RewardStudy(Study):
     """Strength, treatments, contrastive reward models and MetaRM in the embedded world.
 
     Every seed has its own pairs, flips and trainings; the SFT policy is shared. The annotator is right except for the
-    flips, so the flip rate is the share of wrong labels. Accuracies are on true labels of unseen prompts. All reward
-    models start from the SFT policy with the same optimiser, batch size and, where not said otherwise, one epoch.
+    flips, so the flip rate is the share of wrong labels. Accuracies are on true labels of new prompts, of the kinds
+    that were trained on and of others. All reward models start from the SFT policy with the same optimiser, batch size
+    and, where not said otherwise, one epoch.
 
     Args:
         seeds: One whole measurement each.
@@ -45,7 +46,7 @@ class RewardStudy(Study):
         **dict.fromkeys(("s1", "s2", "s3", "s4"), ("labels",)),
         "s5": ("denoised",),
         **dict.fromkeys(("s6", "s7"), ("features",)),
-        "s10": ("denoised", "features"),
+        "s10": ("labels", "denoised", "features"),
     }
     claims = reward_claims.CLAIMS
 

@@ -1,6 +1,7 @@
 """The claims of the reward study and the criteria by which each is judged, stated before any run."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from lit_rlhf.evaluation.claims import Claim, Measurement
 from lit_rlhf.evaluation.studies import denoised
 
 Measure = Callable[[Measurement], float]
+Report = Callable[[Measurement], dict[str, Any]]
 
 # What is likely behind claims that do not hold; written after the run of November 2026, shown only where it applies.
 _WEAK_VOTERS = (
@@ -46,15 +48,31 @@ _ONE_POLICY = (
 _NEAR = "Lower by about what the criterion allows; the interval of five seeds reaches beyond it."
 
 
-def _agreement(m: Measurement) -> list[float]:
-    return [share["share"] for share in m["strength"]["true_label"]["agreement"]]
+def _seen(m: Measurement) -> dict[str, Any]:
+    return m["strength"]
 
 
-def _rank_correlation(m: Measurement) -> float:
+def _unseen(m: Measurement) -> dict[str, Any]:
+    return m["strength"]["unseen"]
+
+
+def _agreement(report: Report, m: Measurement) -> list[float]:
+    return [share["share"] for share in report(m)["true_label"]["agreement"]]
+
+
+def _rank_correlation(report: Report) -> Measure:
     """Spearman's correlation of a bin's place with its agreement, ties sharing their rank."""
-    shares = np.array(_agreement(m))
-    ranks = np.array([(shares < share).sum() + ((shares == share).sum() - 1) / 2 for share in shares])
-    return float(np.corrcoef(np.arange(len(ranks)), ranks)[0, 1])
+
+    def measure(m: Measurement) -> float:
+        shares = np.array(_agreement(report, m))
+        ranks = np.array([(shares < share).sum() + ((shares == share).sum() - 1) / 2 for share in shares])
+        return float(np.corrcoef(np.arange(len(ranks)), ranks)[0, 1])
+
+    return measure
+
+
+def _tenth(report: Report, place: int) -> Measure:
+    return lambda m: _agreement(report, m)[place]
 
 
 def _ends_over_middle(m: Measurement) -> float:
@@ -62,13 +80,25 @@ def _ends_over_middle(m: Measurement) -> float:
     return (stds[0] + stds[-1]) / 2 - (stds[4] + stds[5]) / 2
 
 
-def _slice(*places: int) -> Measure:
-    return lambda m: float(np.mean([m["slices"]["accuracy"][place] for place in places]))
+def _slice(*places: int, what: str = "accuracy", kind: str = "seen") -> Measure:
+    return lambda m: float(np.mean([m["slices"][what][kind][place] for place in places]))
 
 
-def _fall(m: Measurement, treatment: str) -> float:
-    accuracies = m["treatments"][treatment]
+def _upper_over_strongest(kind: str) -> Measure:
+    return lambda m: _slice(6, 7, 8, kind=kind)(m) - _slice(9, kind=kind)(m)
+
+
+def _fall(m: Measurement, treatment: str, kind: str) -> float:
+    accuracies = m["treatments"][treatment][kind]
     return accuracies[0] - accuracies[-1]
+
+
+def _falls_less(key: str, kind: str = "seen") -> Measure:
+    return lambda m: _fall(m, "baseline", kind) - _fall(m, key, kind)
+
+
+def _ends_higher(key: str, kind: str = "seen") -> Measure:
+    return lambda m: m["treatments"][key][kind][-1] - m["treatments"]["baseline"][kind][-1]
 
 
 def _gain(variant: str, where: str, over: str = "baseline") -> Measure:
@@ -78,11 +108,11 @@ def _gain(variant: str, where: str, over: str = "baseline") -> Measure:
 STRENGTH = [
     Claim("s1_monotone", "Agreement with the true label rises over strength bins",
           ".16, .54, .96 in the bottom, middle and top 500", "rank correlation of bin and agreement",
-          _rank_correlation, low=0.8),
+          _rank_correlation(_seen), low=0.8),
     Claim("s1_weakest", "Most labels of the weakest tenth are wrong", ".16", "agreement in the weakest tenth",
-          lambda m: _agreement(m)[0], high=0.5),
+          _tenth(_seen, 0), high=0.5),
     Claim("s1_strongest", "The strongest tenth is nearly clean", ".96", "agreement in the strongest tenth",
-          lambda m: _agreement(m)[-1], low=0.85),
+          _tenth(_seen, -1), low=0.85),
     Claim("s1_negative", "The share of pairs with μ < 0 is near the flip rate", "about .25",
           "share of μ < 0, minus the flip rate",
           lambda m: m["strength"]["share_negative"] - m["flip_rate"], low=-0.05, high=0.05, note=_WEAK_VOTERS),
@@ -90,20 +120,38 @@ STRENGTH = [
           lambda m: m["strength"]["true_label"]["area_under_roc"], low=0.6),
     Claim("s1_spread", "Voters differ more at both ends of strength than in the middle", "U-shaped",
           "std in the two outer tenths, minus the two middle ones", _ends_over_middle, low=0.0),
+    Claim("s1_monotone_unseen",
+          "Agreement with the true label rises over strength bins of pairs of unseen kinds, too", "–",
+          "rank correlation of bin and agreement, pairs of unseen kinds", _rank_correlation(_unseen), low=0.8),
+    Claim("s1_weakest_unseen", "Most labels of the weakest tenth of pairs of unseen kinds are wrong", "–",
+          "agreement in the weakest tenth of pairs of unseen kinds", _tenth(_unseen, 0), high=0.5),
+    Claim("s1_strongest_unseen", "The strongest tenth of pairs of unseen kinds is nearly clean", "–",
+          "agreement in the strongest tenth of pairs of unseen kinds", _tenth(_unseen, -1), low=0.85),
+    Claim("s1_finds_unseen", "Strength finds flipped labels among pairs of unseen kinds, too", "–",
+          "area under the ROC curve of −μ, pairs of unseen kinds",
+          lambda m: m["strength"]["unseen"]["true_label"]["area_under_roc"], low=0.6),
 ]  # fmt: skip
 
+_KINDS = {
+    "": ("accuracy", "seen", ""),
+    "_unseen": ("accuracy on unseen kinds", "unseen", ", on unseen kinds of prompts"),
+}
 SLICES = [
-    Claim("s2_weakest", "The two weakest tenths alone teach the wrong thing", ".33 .35",
-          "accuracy, mean of the two weakest tenths", _slice(0, 1), high=0.5),
-    Claim("s2_ambiguous", "The third and fourth tenths teach nothing", ".45 .56", "accuracy, mean of tenths 3 and 4",
-          _slice(2, 3), low=0.43, high=0.57, note=_STILL_WRONG),
-    Claim("s2_upper", "Upper-middle tenths teach more than the strongest", ".68 against .66",
-          "accuracy of tenths 7 to 9 (mean), minus the strongest",
-          lambda m: _slice(6, 7, 8)(m) - _slice(9)(m), low=0.0, note=_FLAT_TOP),
-    Claim("s3_flip_first", "Flipping the weakest tenth repairs it", ".327 → .666",
-          "accuracy of the flipped weakest tenth", lambda m: m["slices"]["flipped"][0], low=0.5),
-    Claim("s3_flip_second", "Flipping the second weakest tenth repairs it", ".347 → .648",
-          "accuracy of the flipped second tenth", lambda m: m["slices"]["flipped"][1], low=0.5),
+    claim
+    for ending, (accuracy, kind, there) in _KINDS.items()
+    for claim in (
+        Claim(f"s2_weakest{ending}", f"The two weakest tenths alone teach the wrong thing{there}", ".33 .35",
+              f"{accuracy}, mean of the two weakest tenths", _slice(0, 1, kind=kind), high=0.5),
+        Claim(f"s2_ambiguous{ending}", f"The third and fourth tenths teach nothing{there}", ".45 .56",
+              f"{accuracy}, mean of tenths 3 and 4", _slice(2, 3, kind=kind), low=0.43, high=0.57, note=_STILL_WRONG),
+        Claim(f"s2_upper{ending}", f"Upper-middle tenths teach more than the strongest{there}", ".68 against .66",
+              f"{accuracy} of tenths 7 to 9 (mean), minus the strongest", _upper_over_strongest(kind), low=0.0,
+              note=_FLAT_TOP),
+        Claim(f"s3_flip_first{ending}", f"Flipping the weakest tenth repairs it{there}", ".327 → .666",
+              f"{accuracy} of the flipped weakest tenth", _slice(0, what="flipped", kind=kind), low=0.5),
+        Claim(f"s3_flip_second{ending}", f"Flipping the second weakest tenth repairs it{there}", ".347 → .648",
+              f"{accuracy} of the flipped second tenth", _slice(1, what="flipped", kind=kind), low=0.5),
+    )
 ]  # fmt: skip
 
 _NAMES = {"margin": "the margin", "flip": "flipping 10 %", "soft_margin": "soft label + margin",
@@ -111,15 +159,26 @@ _NAMES = {"margin": "the margin", "flip": "flipping 10 %", "soft_margin": "soft 
 _FALLS = {"margin": ".7115 → .7025", "flip": ".708 → .699", "soft_margin": ".714 → .711", "flip_margin": ".703 → .7025"}
 TREATED = [
     Claim("s4_baseline_falls", "On noisy labels the baseline's accuracy falls over the epochs", ".710 → .694",
-          "accuracy after the first epoch, minus after the last", lambda m: _fall(m, "baseline"), low=0.0,
+          "accuracy after the first epoch, minus after the last", lambda m: _fall(m, "baseline", "seen"), low=0.0,
           note=_NO_MEMORY),
     *(Claim(f"s4_{key}_falls_less",
             f"With {name} accuracy falls less over the epochs", _FALLS[key], "baseline's fall, minus this one's",
-            lambda m, key=key: _fall(m, "baseline") - _fall(m, key), low=0.0, note=_NO_MEMORY)
+            _falls_less(key), low=0.0, note=_NO_MEMORY)
       for key, name in _NAMES.items()),
     *(Claim(f"s4_{key}_ends_higher", f"With {name} accuracy ends higher", _FALLS[key],
-            "accuracy after the last epoch, minus the baseline's",
-            lambda m, key=key: m["treatments"][key][-1] - m["treatments"]["baseline"][-1], low=0.0, note=_NO_MEMORY)
+            "accuracy after the last epoch, minus the baseline's", _ends_higher(key), low=0.0, note=_NO_MEMORY)
+      for key, name in _NAMES.items()),
+    Claim("s4_baseline_falls_unseen",
+          "On noisy labels the baseline's accuracy on unseen kinds of prompts falls over the epochs", "–",
+          "accuracy on unseen kinds after the first epoch, minus after the last",
+          lambda m: _fall(m, "baseline", "unseen"), low=0.0, note=_NO_MEMORY),
+    *(Claim(f"s4_{key}_falls_less_unseen",
+            f"With {name} accuracy on unseen kinds of prompts falls less over the epochs", "–",
+            "baseline's fall on unseen kinds, minus this one's", _falls_less(key, "unseen"), low=0.0, note=_NO_MEMORY)
+      for key, name in _NAMES.items()),
+    *(Claim(f"s4_{key}_ends_higher_unseen", f"With {name} accuracy on unseen kinds of prompts ends higher", "–",
+            "accuracy on unseen kinds after the last epoch, minus the baseline's", _ends_higher(key, "unseen"),
+            low=0.0, note=_NO_MEMORY)
       for key, name in _NAMES.items()),
 ]  # fmt: skip
 

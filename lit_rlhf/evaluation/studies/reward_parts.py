@@ -9,7 +9,7 @@ from lit_rlhf.data.strength import strengths, table_rows
 from lit_rlhf.data.treatments import AdaptiveMargin, Flip, Slice, SoftLabel, Treatment
 from lit_rlhf.evaluation.rounds import sample_spread
 from lit_rlhf.evaluation.strength import strength_report
-from lit_rlhf.evaluation.studies.lab import UNSEEN, Lab
+from lit_rlhf.evaluation.studies.lab import Lab
 from lit_rlhf.rewards import ContrastiveRewardModule, MetaRewardModule, ScalarReward
 from lit_rlhf.rewards.model import RewardModel
 from lit_rlhf.rewards.voters import Voting, vote
@@ -34,34 +34,44 @@ CONTRASTIVE: dict[str, dict[str, Any] | None] = {
 
 
 def strength(lab: Lab, voters: int) -> tuple[dict[str, Any], np.ndarray]:
-    """Train the voters; returns the report on their table and the training pairs' differences ``(N, M)``."""
+    """Train the voters; returns reports on their table and the training pairs' differences ``(N, M)``.
+
+    The reports are on the pairs that the voters were trained on, and on pairs of ``unseen`` kinds of prompts, which
+    they were not; the same annotator labelled both.
+    """
     options = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-    table = vote(lab.scalar(), lab.treated(), lab.folder / "strength", Voting(voters, seed=lab.seed, trainer=options))
-    report = strength_report([row for row in table_rows(table) if row["part"] == "train"])
+    voting = Voting(voters, seed=lab.seed, trainer=options)
+    table = vote(lab.scalar(), lab.for_voters(), lab.folder / "strength", voting)
+    trained_on, unseen = ([row for row in table_rows(table) if row["part"] == part] for part in ("train", "validation"))
+    report = {**strength_report(trained_on), "unseen": strength_report(unseen)}
     return report, strengths(str(table), [row.record for row in lab.data.train_rows])
 
 
-def slices(lab: Lab, differences: np.ndarray, epochs: int) -> dict[str, Any]:
+def slices(lab: Lab, differences: np.ndarray, epochs: int) -> dict[str, dict[str, list[float]]]:
     """Accuracy of models trained on one tenth of the pairs by strength; then with the two weakest tenths flipped."""
     tenths = [Slice(i / 10, (i + 1) / 10) for i in range(10)]
 
-    def accuracy(number: int, *steps: Treatment) -> float:
+    def accuracy(number: int, *steps: Treatment) -> Figures:
         data = lab.treated(differences, *steps)
         figures = lab.fit(lab.scalar(), data, 100 + number, max_epochs=epochs, check_val_every_n_epoch=epochs)
-        return figures[-1]["val/accuracy"]
+        return lab.accuracy(figures[-1])
 
     alone = [accuracy(i, tenth) for i, tenth in enumerate(tenths)]
     flipped = [accuracy(i, tenths[i], Flip(1.0)) for i in range(2)]
-    return {"accuracy": alone, "flipped": flipped}
+    return {"accuracy": _columns(alone), "flipped": _columns(flipped)}
 
 
-def treatments(lab: Lab, differences: np.ndarray, epochs: int) -> dict[str, list[float]]:
+def treatments(lab: Lab, differences: np.ndarray, epochs: int) -> dict[str, dict[str, list[float]]]:
     """Accuracy after each epoch with each treatment; head, order and pairs are the same for all."""
     found = {}
     for name, steps in TREATMENTS.items():
         figures = lab.fit(lab.scalar(), lab.treated(differences, *steps), 200, max_epochs=epochs)
-        found[name] = [each["val/accuracy"] for each in figures]
+        found[name] = _columns([lab.accuracy(each) for each in figures])
     return found
+
+
+def _columns(rows: list[Figures]) -> dict[str, list[float]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def contrastive(lab: Lab) -> dict[str, Figures]:
@@ -73,10 +83,8 @@ def contrastive(lab: Lab) -> dict[str, Figures]:
     for name, options in CONTRASTIVE.items():
         module = lab.scalar() if options is None else ContrastiveRewardModule(lab.policy, lab.optimizer, **options)
         figures = lab.fit(module, lab.everything(16), 300)[-1]
-        unseen = [figures[f"val/accuracy/{split}"] for split in UNSEEN]
         found[name] = {
-            "seen": figures["val/accuracy/seen"],
-            "unseen": float(np.mean(unseen)),
+            **lab.accuracy(figures),
             "separation": figures["val/feature_separation"],
             "calibration_error": figures["val/calibration_error"],
         }

@@ -48,8 +48,14 @@ def _agreement(axis: Any, measurements: list[Measurement]) -> None:
 
 
 def _slices(axis: Any, measurements: list[Measurement]) -> None:
-    _band(axis, range(1, 11), [m["slices"]["accuracy"] for m in measurements], color=COLOURS[1], label="as labelled")
-    _band(axis, [1, 2], [m["slices"]["flipped"] for m in measurements], color=COLOURS[2], label="flipped")
+    _band(
+        axis,
+        range(1, 11),
+        [m["slices"]["accuracy"]["seen"] for m in measurements],
+        color=COLOURS[1],
+        label="as labelled",
+    )
+    _band(axis, [1, 2], [m["slices"]["flipped"]["seen"] for m in measurements], color=COLOURS[2], label="flipped")
     axis.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
     axis.legend(frameon=False, fontsize=8)
     axis.set(title="true accuracy, trained on one tenth alone", xlabel="tenth of strength, weakest first")
@@ -57,7 +63,7 @@ def _slices(axis: Any, measurements: list[Measurement]) -> None:
 
 def _treatments(axis: Any, measurements: list[Measurement]) -> None:
     for colour, name in zip(COLOURS, measurements[0]["treatments"], strict=False):
-        curves = [m["treatments"][name] for m in measurements]
+        curves = [m["treatments"][name]["seen"] for m in measurements]
         means = np.mean(curves, axis=0)
         axis.plot(range(1, len(means) + 1), means, "o-", markersize=3, color=colour, label=_LABELS.get(name, name))
     axis.legend(frameon=False, fontsize=8)

@@ -32,11 +32,14 @@ def test_the_parts_have_a_figure_for_every_method(small):
     assert labels["strength"]["voters"] == 2
     assert labels["strength"]["pairs"] == 120
     assert 0.1 < labels["strength"]["true_label"]["share_wrong"] < 0.45
-    assert len(labels["slices"]["accuracy"]) == 10
-    assert len(labels["slices"]["flipped"]) == 2
-    assert {name: len(curve) for name, curve in labels["treatments"].items()} == dict.fromkeys(
-        ("baseline", "margin", "flip", "soft_margin", "flip_margin"), 2
-    )
+    assert labels["strength"]["unseen"]["pairs"] == 36
+    assert 0.05 < labels["strength"]["unseen"]["true_label"]["share_wrong"] < 0.5
+    for kind in ("seen", "unseen"):
+        assert len(labels["slices"]["accuracy"][kind]) == 10
+        assert len(labels["slices"]["flipped"][kind]) == 2
+        assert {name: len(curve[kind]) for name, curve in labels["treatments"].items()} == dict.fromkeys(
+            ("baseline", "margin", "flip", "soft_margin", "flip_margin"), 2
+        )
     assert len(features["contrastive"]) == 6
     assert all(0 <= each["unseen"] <= 1 for each in features["contrastive"].values())
     spreads = [features["meta"][model][policy]["spread"] for model in ("reward", "meta") for policy in ("sft", "ppo")]
