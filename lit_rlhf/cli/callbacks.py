@@ -11,14 +11,12 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_rlhf.cli.card import Facts, check_place, export_with_card, facts
 from lit_rlhf.cli.checkpoints import model_options, within_step
 from lit_rlhf.cli.tracking import log_media
-from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.sharding import is_split
 
 if TYPE_CHECKING:
@@ -210,13 +208,9 @@ class Export(Callback):
         self.directory = directory
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what would lose files, or write parts of weights for whole ones, before any time is spent."""
-        if self.directory is None or stage != "fit":
-            return
-        check_place(Path(self.directory), Path(trainer.default_root_dir))
-        if isinstance(trainer.strategy, FSDPStrategy):
-            hint = "Leave it out, and run `lit-rlhf export` on the checkpoint; or take configs/trainer/fsdp2.yaml."
-            raise DataError("cannot put together what FSDPStrategy has split", "option export.directory", hint)
+        """Refuse what would lose files, before any time is spent."""
+        if self.directory is not None and stage == "fit":
+            check_place(Path(self.directory), Path(trainer.default_root_dir))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hand over to the next stage; an interrupted run hands over nothing.

@@ -16,6 +16,7 @@ import torch
 import yaml
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import FSDPStrategy
 from torch.distributed.checkpoint.api import CheckpointException
 
 from lit_rlhf.cli.faults import Terminated
@@ -247,19 +248,27 @@ def check_checkpoint(path: str, model: dict[str, Any], resume: bool) -> None:
         raise DataError("was written with other model options\n" + "\n".join(differing), f"checkpoint {path}", hint)
 
 
-def check_strategy(path: str, strategy: object) -> None:
-    """Refuse a checkpoint that was written in parts if the strategy cannot put them together.
+def check_strategy(path: str, strategy: object, resumes: bool = True) -> None:
+    """Refuse to go on from a checkpoint that the strategy cannot read.
 
-    Any number of processes may go on from one that it can: each reads what it needs. Files suit every strategy.
+    Any number of processes may go on from one in parts if the strategy can put them together: each reads what it needs.
+    A file suits every strategy but FSDPStrategy, which takes the optimiser's state in the order of all parameters,
+    trained or not, and would give them each other's.
 
     Args:
         path: File or folder.
         strategy: That of the run which is to go on from there.
+        resumes: Whether it trains; otherwise it reads the weights alone.
 
     Raises:
         DataError: Names the strategies.
     """
     writer = written_by(path)
+    if resumes and writer is None and isinstance(strategy, FSDPStrategy):
+        hint = (
+            "Go on with configs/trainer/fsdp2.yaml or ddp.yaml, or start from the model that `lit-rlhf export` makes."
+        )
+        raise DataError("is a file, and FSDPStrategy goes on from folders only", f"checkpoint {path}", hint)
     if writer is None or any(each.__name__ == writer for each in type(strategy).__mro__):
         return
     message = f"was written in parts by {writer}, and {type(strategy).__name__} cannot put them together"

@@ -10,7 +10,7 @@ import transformers
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from lit_rlhf.cli.callbacks import Export, Generations, History, Progress, SaveConfig
 from lit_rlhf.cli.checkpoints import Checkpoint, RandomState, check_checkpoint, check_strategy, model_options
@@ -64,16 +64,11 @@ class StageCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuse what would train wrongly, and let W&B write into the run's folder unless the options name another."""
-        strategy = self.trainer.strategy
-        parts = getattr(strategy, "_tensor_parallel_size", 1)
-        if isinstance(strategy, ModelParallelStrategy) and parts != 1:
-            hint = "Give 1, and the number of all processes as data_parallel_size; see configs/trainer/fsdp2.yaml."
-            where = "option trainer.strategy.init_args.tensor_parallel_size"
-            raise DataError(f"is {parts}, and products are not split here", where, hint)
         command = self.config.get("subcommand")
         path = (self.config[command] if command else self.config).get("ckpt_path")
+        self._check_strategy(writes=command == "fit")
         if path is not None and path not in ("best", "hpc"):
-            check_strategy(path, self.trainer.strategy)
+            check_strategy(path, self.trainer.strategy, resumes=command == "fit")
             if self.trainer.world_size == 1:
                 check_bytes(path)
             else:  # they look at it when they have met
@@ -82,6 +77,32 @@ class StageCLI(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.settle(str(self.trainer.default_root_dir), job_type(type(self.model).__name__))
+
+    def _check_strategy(self, writes: bool) -> None:
+        """Refuse options of strategies that do not do here what they say.
+
+        Args:
+            writes: Whether checkpoints are written.
+        """
+        strategy, where = self.trainer.strategy, "option trainer.strategy.init_args"
+        parts = getattr(strategy, "_tensor_parallel_size", 1)
+        if isinstance(strategy, ModelParallelStrategy) and parts != 1:
+            hint = "Give 1, and the number of all processes as data_parallel_size; see configs/trainer/fsdp2.yaml."
+            raise DataError(f"is {parts}, and products are not split here", f"{where}.tensor_parallel_size", hint)
+        if not isinstance(strategy, FSDPStrategy):
+            return
+        if writes and getattr(strategy, "_state_dict_type", None) == "full":
+            message = "is full, and this strategy would not find an optimiser's state again in such a file"
+            hint = "Give sharded, as configs/trainer/fsdp.yaml does; `lit-rlhf export` makes one model of the folder."
+            raise DataError(message, f"{where}.state_dict_type", hint)
+        for option, given, hint in (
+            ("mixed_precision", strategy.mixed_precision, "Leave it out: trainer.precision says it."),
+            ("use_orig_params", not strategy.kwargs.get("use_orig_params", True), "Leave it out: it must be true."),
+        ):
+            if given:
+                raise DataError(
+                    "is not for this project's networks, which are split as they are built", f"{where}.{option}", hint
+                )
 
     def _parse_ckpt_path(self) -> None:
         """Keep the options as given, and refuse a checkpoint that does not fit them.

@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 from lit_rlhf.evaluation.claims import Summary, verdict_text
 from lit_rlhf.evaluation.pictures import pyplot
 
-BESIDE = (
-    "Verdicts go by Student's interval. Beside it: the percentile interval of a bootstrap over seeds (10,000 draws), "
-    "which is too narrow for so few (with five seeds it covers the truth in about 83 % of the cases), and the "
-    "two-sided p of the sign test against the criterion's bound, which with five seeds is .0625 at least."
+RULE = (
+    "A claim holds, or does not, where Student's 95 % interval over seeds and a bootstrap's (percentiles of 10,000 "
+    "draws) both lie inside, or outside, of what its criterion asks, and the one-sided p of the sign test against the "
+    "criterion's bound is .05 at most: with five seeds all five must agree (p = .031). None of the three would do "
+    "alone: Student's interval takes effects for normal, a bootstrap's is too narrow for a handful of seeds (with five "
+    "it covers the truth in about 83 % of the cases), and the sign test does not ask how large an effect is."
 )
 
 
@@ -31,7 +33,7 @@ def markdown(summary: Summary) -> str:
         "",
         *claims_table(summary["claims"]),
         "",
-        BESIDE,
+        RULE,
     ]
     notes = _texts(summary, "note", lambda row: row["verdict"] != "holds")
     remarks = _texts(summary, "remark", lambda row: True)

@@ -12,8 +12,7 @@ from transformers import PreTrainedModel
 class LayerCheckpointing(Callback):
     """Of each layer only the input is kept for the way back; a step takes about a third longer, its numbers stay.
 
-    For SFT and reward modules, under any strategy but FSDPStrategy, which has an option of its own
-    (``activation_checkpointing_policy``). Policy optimisation trains in evaluation mode, where it does nothing.
+    For SFT and reward modules, under any strategy; PPO trains in evaluation mode, where it does nothing.
 
     In a config: ``trainer.callbacks: [{class_path: lit_rlhf.networks.checkpointing.LayerCheckpointing}]``.
 

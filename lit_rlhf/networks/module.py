@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lit_rlhf.data.batches import Loaded
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.networks.sharding import split
+from lit_rlhf.networks.sharding import clip_gradients, split
 from lit_rlhf.networks.slices import weights_in_files
 from lit_rlhf.networks.together import processes, sum_of_all, weight_among_all
+from lit_rlhf.networks.wrapping import Precision, is_wrapped, wrap_network
 
 
 class NetworkModule(LightningModule):
@@ -25,21 +27,30 @@ class NetworkModule(LightningModule):
     """
 
     @property
-    def _fsdp2(self) -> bool:
-        return isinstance(getattr(self._trainer, "strategy", None), ModelParallelStrategy)
+    def _strategy(self) -> Strategy | None:
+        return self._trainer.strategy if self._trainer is not None else None
 
     def building(self) -> AbstractContextManager[None]:
         """Where networks are loaded: weights that are going to be split stay in their files until they are."""
-        return weights_in_files(self._fsdp2)
+        return weights_in_files(isinstance(self._strategy, FSDPStrategy | ModelParallelStrategy))
 
     def split(self, network: nn.Module) -> None:
-        """Split a network over the processes if the strategy is FSDP2; called at the end of ``configure_model``."""
-        if self._fsdp2:
+        """Split a network in here over the processes if the strategy is to; called at the end of ``configure_model``.
+
+        ModelParallelStrategy does it by FSDP2, FSDPStrategy by FSDP, where a wrapper takes the network's place.
+        """
+        bf16 = self._trainer is not None and self.trainer.precision == "bf16-mixed"
+        if isinstance(self._strategy, ModelParallelStrategy):
             assert self.device_mesh is not None
-            split(network, self.device_mesh["data_parallel"], bf16=self.trainer.precision == "bf16-mixed")
+            split(network, self.device_mesh["data_parallel"], bf16)
+        elif isinstance(self._strategy, FSDPStrategy):
+            wrap_network(self, network, bf16)
+            self._move_the_rest()
+            plugin, device = self._strategy.precision_plugin, self._strategy.root_device.type
+            self._strategy.precision_plugin = Precision(plugin.precision, device)
 
     def split_all(self) -> None:
-        """Split every network in here if the strategy is FSDP2: what has an attribute ``computes``, with all inside it.
+        """Split every network in here if the strategy is to: what has an attribute ``computes``, with all inside it.
 
         One whose weights stayed in their files would otherwise lose them, and all others theirs.
 
@@ -55,6 +66,26 @@ class NetworkModule(LightningModule):
         if left is not None:
             hint = "Give its class an attribute `computes`, or take configs/trainer/ddp.yaml."
             raise DataError("belongs to a network that cannot be split over processes", left, hint)
+
+    def _move_the_rest(self) -> None:
+        """Bring what is not split to the device, which FSDPStrategy does not do."""
+        for part in [each for each in self.modules() if not is_wrapped(each)]:
+            for value in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                if not value.is_meta:  # belongs to a network that is going to be split
+                    value.data = value.data.to(self.trainer.strategy.root_device)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does it, and by the norm of all gradients under FSDPStrategy, too."""
+        by_norm = gradient_clip_algorithm in (None, "norm") and gradient_clip_val
+        if by_norm and isinstance(self._strategy, FSDPStrategy):
+            clip_gradients([each for group in optimizer.param_groups for each in group["params"]], float(by_norm))
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def shared(self, value: Tensor, batch: Loaded, weight: Tensor | float | None = None) -> Tensor:
         """A mean over the batch, such that its average over the processes is the mean over the rows of all.

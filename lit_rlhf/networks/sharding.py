@@ -2,27 +2,30 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from peft import inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.nn import Parameter
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lit_rlhf.networks.fast import one_pass
 from lit_rlhf.networks.slices import Stored, put, stored_of
-from lit_rlhf.networks.together import rank
+from lit_rlhf.networks.together import mean_of_all, rank, sum_of_all
+from lit_rlhf.networks.units import computing, entering, inside
+from lit_rlhf.networks.wrapping import bare, opened, unwrapped, wrappers
 
-_inside: ContextVar[tuple[int, ...]] = ContextVar("networks that are computing", default=())
 _whole: ContextVar[tuple[int, ...]] = ContextVar("units that are gathered for a while", default=())
 
 
@@ -53,11 +56,11 @@ def split(network: nn.Module, mesh: DeviceMesh, bf16: bool = False) -> None:
         _read_slice(root, name, stored, mesh)
     # Left gathered after an evaluation, the root's weights would not follow the optimiser's next step.
     root.set_reshard_after_forward(True)
-    root.forward = _entering(root, root.forward)
+    root.forward = entering(root, root.forward)
     root.gathering = lambda compute: compute()
     register_fsdp_forward_method(root, "gathering")
     for name in getattr(network, "computes", ()):
-        setattr(root, name, _computing(root, getattr(root, name)))
+        setattr(root, name, computing(root, getattr(root, name)))
     warnings.filterwarnings("ignore", ".*returned a view tensor.*")  # nobody changes what a network returns in place
 
 
@@ -76,7 +79,7 @@ def _read_slice(root: nn.Module, name: str, stored: Stored, mesh: DeviceMesh) ->
 
 def is_split(network: nn.Module) -> bool:
     """Whether this process holds slices of the network's weights only."""
-    return any(isinstance(each, FSDPModule) for each in network.modules())
+    return any(isinstance(each, FSDPModule) for each in network.modules()) or bool(wrappers(network))
 
 
 @contextmanager
@@ -95,18 +98,20 @@ def gathered(network: nn.Module) -> Generator[None]:
     parts = dict.fromkeys(part for each in (network, *borrowed) for part in each.modules())
     units: list[Any] = [each for each in parts if isinstance(each, FSDPModule) and id(each) not in _whole.get()]
     roots: list[Any] = [each for each in units if hasattr(each, "gathering")]
-    tokens = _inside.set((*_inside.get(), *map(id, roots))), _whole.set((*_whole.get(), *map(id, units)))
+    wrapped = dict.fromkeys(root for each in (network, *borrowed) for root in wrappers(each))
+    closed = [each for each in wrapped if id(each) not in _whole.get()]
+    token = _whole.set((*_whole.get(), *map(id, units), *map(id, closed)))
     try:
-        with torch.no_grad():
-            for root in roots:
-                root.gathering(lambda: None)  # the first call settles which unit is the root
-            for unit in units:
-                unit.set_reshard_after_forward(False, recurse=False)
-                unit.unshard()
-        yield
+        with inside(roots + closed), opened(closed):
+            with torch.no_grad():
+                for root in roots:
+                    root.gathering(lambda: None)  # the first call settles which unit is the root
+                for unit in units:
+                    unit.set_reshard_after_forward(False, recurse=False)
+                    unit.unshard()
+            yield
     finally:
-        _inside.reset(tokens[0])
-        _whole.reset(tokens[1])
+        _whole.reset(token)
         for unit in units:
             unit.set_reshard_after_forward(True, recurse=False)
             unit.reshard()
@@ -117,23 +122,89 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def split_like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A tensor, split over the processes if another one is; the first process's values count."""
-    return distribute_tensor(tensor, other.device_mesh, [Shard(0)]) if isinstance(other, DTensor) else tensor
+def beside(network: nn.Module, values: Tensor) -> Parameter:
+    """A parameter that is trained with a network but no part of it; the first process's values count.
+
+    It is split if FSDP2 has split the network. If FSDP has, it is whole everywhere, and its gradient is averaged.
+    """
+    other = next(network.parameters())
+    if isinstance(other, DTensor):
+        return Parameter(distribute_tensor(values, other.device_mesh, [Shard(0)]))
+    parameter = Parameter(values.to(other.device))
+    if is_split(network):
+        dist.broadcast(parameter.data, 0)
+        parameter.register_hook(mean_of_all)
+    return parameter
 
 
-def full_weights(module: nn.Module, keep: bool = True) -> dict[str, Tensor]:
-    """All weights and buffers of a module by name, whole, in fp32 and on the CPU; one after the other is gathered.
+def named_weights(module: nn.Module) -> dict[str, Parameter]:
+    """Parameters by all their names in a checkpoint."""
+    return {unwrapped(name): each for name, each in module.named_parameters(remove_duplicate=False)}
+
+
+def count(parameters: Iterable[Parameter]) -> int:
+    """How many numbers they hold on all processes together; all must ask."""
+    given = list(parameters)
+    pieces, others = (
+        sum(each.numel() for each in given if hasattr(each, "in_pieces") is kind) for kind in (True, False)
+    )
+    if any(hasattr(each, "in_pieces") for each in given):
+        pieces = int(sum_of_all(torch.tensor([pieces], device=given[0].device)))
+    return pieces + others
+
+
+def in_parts(weights: dict[str, Any]) -> bool:
+    """Whether a checkpoint's weights are those of a folder: each process has some of every one."""
+    return any(isinstance(value, DTensor | ShardedTensor) for value in weights.values())
+
+
+def total_norm(parameters: Iterable[Parameter], gradients: bool = True) -> Tensor:
+    """Norm of all gradients as one vector, or of all parameters that have one; a number.
+
+    Of networks that are split over processes it is that of all parts, and all processes must ask together.
+
+    Args:
+        parameters: The same on all processes.
+        gradients: Otherwise their values.
+    """
+    given = list(parameters)
+
+    def norm(some: list[Parameter]) -> Tensor:
+        values = [each.grad if gradients else each for each in some if each.grad is not None]
+        return whole(get_total_norm(values)).to(given[0].device)  # type: ignore[arg-type]
+
+    pieces = [each for each in given if hasattr(each, "in_pieces")]
+    if not pieces:
+        return norm(given)
+    others = norm([each for each in given if not hasattr(each, "in_pieces")])
+    return (sum_of_all(norm(pieces).square()[None])[0] + others.square()).sqrt()
+
+
+def clip_gradients(parameters: Iterable[Parameter], limit: float) -> Tensor:
+    """Shorten gradients so that their `total_norm` is the limit at most; returns what it was.
+
+    Source: Pascanu et al. 2013, "On the Difficulty of Training Recurrent Neural Networks" (arXiv 1211.5063).
+    """
+    given = list(parameters)
+    norm = total_norm(given)
+    clip_grads_with_norm_(given, limit, norm)
+    return norm
+
+
+def full_weights(module: nn.Module, everywhere: bool = True) -> dict[str, Tensor]:
+    """All weights and buffers of a module by name, whole, in fp32 and on the CPU.
 
     Args:
         module: May be split; all processes must ask together then.
-        keep: Whether this process wants them; otherwise it takes part and gets nothing.
+        everywhere: Whether all processes want them; otherwise the others take part, and get nothing.
     """
     found: dict[str, Tensor] = {}
-    for name, value in module.state_dict().items():
-        tensor = whole(value.detach())
-        if keep:
-            found[name] = tensor.cpu()
+    closed = [each for each in wrappers(module) if id(each) not in _whole.get()]
+    with opened(closed, on_first=not everywhere):
+        for name, value in bare(module).state_dict().items():
+            tensor = whole(value.detach())
+            if everywhere or rank() == 0:
+                found[name] = tensor.cpu().clone() if closed else tensor.cpu()
     return found
 
 
@@ -144,7 +215,7 @@ def assembled(model: PreTrainedModel) -> PreTrainedModel:
     """
     if not is_split(model):
         return model
-    weights = full_weights(model, keep=rank() == 0)
+    weights = full_weights(model, everywhere=False)
     adapted = [each for each in model.modules() if isinstance(each, LoraLayer)]
     with torch.device("meta"):
         plain: Any = type(model)(copy.deepcopy(model.config))
@@ -159,32 +230,3 @@ def assembled(model: PreTrainedModel) -> PreTrainedModel:
         plain.load_state_dict(weights, assign=True)
         plain.tie_weights()
     return plain
-
-
-def _entering(root: nn.Module, compute: Callable[..., Any]) -> Callable[..., Any]:
-    """Remember that the root's weights are whole, so that what it calls of itself does not gather them again."""
-
-    @wraps(compute)
-    def entered(*args: Any, **kwargs: Any) -> Any:
-        token = _inside.set((*_inside.get(), id(root)))
-        try:
-            with one_pass():
-                return compute(*args, **kwargs)
-        finally:
-            _inside.reset(token)
-
-    return entered
-
-
-def _computing(root: Any, method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method, with the root's weights gathered before and given up behind it."""
-    entered = _entering(root, method)
-
-    @wraps(method)
-    def computed(*args: Any, **kwargs: Any) -> Any:
-        if id(root) in _inside.get():
-            return method(*args, **kwargs)
-        # Hidden in a call without arguments: an argument's gradient would count as the end of the root's backward.
-        return root.gathering(lambda: entered(*args, **kwargs))
-
-    return computed

@@ -173,7 +173,7 @@ class SharedTrunk(ActorCritic):
 class _Head(nn.Linear):
     """A linear layer that is split like any network (see `lit_rlhf.networks.sharding.split`)."""
 
-    computes = ("forward",)
+    computes = ()
 
 
 class AdapterScores(RewardNetwork):

@@ -33,7 +33,7 @@ class BaselineModule(NetworkModule):
     uninterrupted one.
 
     Several processes take the batches in turn, and the first one finishes the store when all are there: the rows are
-    the same for any number of them, and a run may go on with another number. Split networks (FSDP2) are gathered once
+    the same for any number of them, and a run may go on with another number. Split networks are gathered once
     per batch, policy and reward one after the other.
 
     A server can do the sampling (``engine``); scores are computed here all the same.

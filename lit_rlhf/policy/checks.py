@@ -2,7 +2,7 @@
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
@@ -64,7 +64,7 @@ def check_training(sampling: Sampling, trainer: Trainer) -> None:
         raise DataError(f"is {sampling}", "sampling", hint)
     check_strategy(trainer)
     averaging = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
-    if averaging and isinstance(trainer.strategy, ModelParallelStrategy):
+    if averaging and isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
         hint = "Leave it out, or take configs/trainer/ddp.yaml."
         raise DataError("copies whole networks, and these are split", f"callback {type(averaging[0]).__name__}", hint)
     check_precision(trainer)
@@ -74,9 +74,9 @@ def check_strategy(trainer: Trainer) -> None:
     """Refuse strategies under which a policy cannot be sampled.
 
     Raises:
-        DataError: For any but one device, DDP and FSDP2.
+        DataError: For any but one device, DDP, FSDP and FSDP2.
     """
-    known = (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy)
+    known = (SingleDeviceStrategy, DDPStrategy, FSDPStrategy, ModelParallelStrategy)
     if not isinstance(trainer.strategy, known):
         hint = "Take configs/trainer/ddp.yaml, or fsdp2.yaml, which splits networks and gathers each for the rollout."
         raise DataError(

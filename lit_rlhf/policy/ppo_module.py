@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grad_norm_
 
 from lit_rlhf.data.batches import Completions, PromptBatch
 from lit_rlhf.data.errors import DataError, NotFiniteError
@@ -21,7 +19,7 @@ from lit_rlhf.networks.finite import leave_out
 from lit_rlhf.networks.module import NetworkModule
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.sampling import Sampling
-from lit_rlhf.networks.sharding import gathered, whole
+from lit_rlhf.networks.sharding import clip_gradients, gathered, in_parts, named_weights
 from lit_rlhf.networks.together import failing_together, from_all, processes, rows_of_mine
 from lit_rlhf.policy.actor_critic import ActorCritic, SharedTrunk
 from lit_rlhf.policy.advantages import GAE, Advantages
@@ -42,8 +40,8 @@ class PPOModule(NetworkModule):
 
     So every checkpoint falls between two iterations and resumes exactly, and the Trainer's steps (``max_steps``,
     logging, checkpoints) count iterations. Without ``lora``, policy, critic and reference are networks of their own;
-    with it they share one trunk. W processes train as one with W times the prompts and minibatches, under DDP or FSDP2,
-    which splits each network and gathers the policy once per rollout, and then the reward.
+    with it they share one trunk. W processes train as one with W times the prompts and minibatches, under DDP, or under
+    FSDP and FSDP2, which split each network and gather the policy once per rollout, and then the reward.
 
     Args:
         policy: Hugging Face directory that the policy starts from, usually that of the SFT policy.
@@ -266,7 +264,7 @@ class PPOModule(NetworkModule):
             for parameter in groups["policy"]:
                 parameter.grad = None  # a trunk that is shared has some from the critic's loss
         limit = self.settings.max_grad_norm or torch.inf
-        norms = {f"{name}_grad_norm": whole(clip_grad_norm_(each, limit)) for name, each in groups.items() if each}
+        norms = {f"{name}_grad_norm": clip_gradients(each, limit) for name, each in groups.items() if each}
         if last:
             optimizer.step()  # counted by the Trainer: its steps are iterations
         else:
@@ -300,9 +298,9 @@ class PPOModule(NetworkModule):
 
         Lightning's callbacks that average weights need them all when they load, and so does a checkpoint in parts.
         """
-        frozen = {name for name, each in self.named_parameters(remove_duplicate=False) if not each.requires_grad}
+        frozen = {name for name, each in named_weights(self).items() if not each.requires_grad}
         weights = checkpoint["state_dict"]
-        if "averaging_state" not in checkpoint and not any(isinstance(value, DTensor) for value in weights.values()):
+        if "averaging_state" not in checkpoint and not in_parts(weights):
             checkpoint["state_dict"] = {name: value for name, value in weights.items() if self._kept(name, frozen)}
         state = {"kl_coefficient": self.kl_coefficient, "advantages": self.advantages.state_dict()}
         checkpoint["ppo"] = {"generator": self.generator.get_state(), **state, **self._identity()}

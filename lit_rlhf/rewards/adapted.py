@@ -3,7 +3,6 @@
 from dataclasses import asdict
 from typing import Any
 
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from lit_rlhf.data.errors import DataError
@@ -13,6 +12,7 @@ from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.backbone import ensure_pad_token, fingerprint
 from lit_rlhf.networks.module import NetworkModule
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
+from lit_rlhf.networks.sharding import count, in_parts, named_weights
 
 
 class AdaptedModule(NetworkModule):
@@ -72,11 +72,10 @@ class AdaptedModule(NetworkModule):
         """
         checkpoint["calibration"] = getattr(self._config, "calibration", None)
         checkpoint["lora"] = self._adapters()
-        frozen = {name for name, each in self.named_parameters(remove_duplicate=False) if not each.requires_grad}
+        frozen = {name for name, each in named_weights(self).items() if not each.requires_grad}
         weights = checkpoint["state_dict"]
         # A checkpoint in parts is read into all weights of the module, so it needs them all, too.
-        in_parts = any(isinstance(value, DTensor) for value in weights.values())
-        if "averaging_state" not in checkpoint and not in_parts:
+        if "averaging_state" not in checkpoint and not in_parts(weights):
             checkpoint["state_dict"] = {name: value for name, value in weights.items() if name not in frozen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -100,5 +99,5 @@ class AdaptedModule(NetworkModule):
         """What the trained adapters fit to: options, fingerprint of the frozen weights, count of the trained ones."""
         if self.lora is None:
             return None
-        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        trained = count(parameter for parameter in self.parameters() if parameter.requires_grad)
         return {**asdict(self.lora), "base": self._base, "trained": trained}

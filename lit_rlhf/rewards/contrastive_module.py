@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lit_rlhf.data.batches import PairBatch
@@ -13,7 +13,7 @@ from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.dropout import add_dropout
 from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.networks.reward_network import RewardNetwork
-from lit_rlhf.networks.sharding import split_like, whole
+from lit_rlhf.networks.sharding import beside, whole
 from lit_rlhf.networks.together import from_all_with_gradients
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
 
@@ -91,7 +91,7 @@ class ContrastiveRewardModule(ScalarRewardModule):
         if self.objective == "swav":
             # Of length 1, since an optimiser's step changes the direction of a longer one less.
             prototypes = F.normalize(torch.randn(self.clusters, network.head.in_features), dim=1)  # (K, H)
-            self.prototypes = nn.Parameter(split_like(prototypes, network.head.weight))
+            self.prototypes = beside(network, prototypes)
 
     def training_loss(self, batch: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Reward loss plus β times contrastive loss, and the scores, mean of both views, each ``(N,)``."""

@@ -6,13 +6,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import Parameter
-from torch.nn.utils import get_total_norm
 
 from lit_rlhf.data.batches import PairBatch, Sequences
 from lit_rlhf.data.store import Store
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.optimizer import Optimizer, check_precision
-from lit_rlhf.networks.sharding import whole
+from lit_rlhf.networks.sharding import clip_gradients, total_norm
 from lit_rlhf.networks.together import processes, rank, weight_among_all
 from lit_rlhf.rewards.samples import PolicySamples, mean_difference
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
@@ -92,7 +91,7 @@ class MetaRewardModule(ScalarRewardModule):
             for parameter, value in before:
                 parameter.copy_(value)
         if self.max_grad_norm:
-            self.clip_gradients(optimizer, self.max_grad_norm, "norm")
+            clip_gradients(self._trained, self.max_grad_norm)
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr]
         self.log_training(loss, chosen, rejected, batch)
@@ -106,7 +105,7 @@ class MetaRewardModule(ScalarRewardModule):
         self.manual_backward(difference)
         moved = [parameter for parameter in self.parameters() if parameter.grad is not None]
         with torch.no_grad():
-            rate = self.inner_lr * self._scale(moved)
+            rate = self.inner_lr * self._scale()
             before = [(parameter, parameter.detach().clone()) for parameter in moved]
             for parameter in moved:
                 parameter.add_(rate * parameter.grad)  # type: ignore[operator]
@@ -121,8 +120,13 @@ class MetaRewardModule(ScalarRewardModule):
         rows = slice(sum(counts[:begin]), sum(counts[:stop]))
         return sequences[rows] if processes() > 1 else sequences, counts[begin:stop], end - first
 
-    def _scale(self, parameters: list[Parameter]) -> Tensor | float:
+    def _scale(self) -> Tensor | float:
+        """The factor for the inner step, from the parameters and their gradients of ∇J."""
         if self.inner_step == "plain":
             return 1.0
-        length = whole(get_total_norm([parameter.grad for parameter in parameters])).clamp(min=1e-12)  # type: ignore[misc]
-        return (whole(get_total_norm(parameters)) if self.inner_step == "relative" else 1.0) / length
+        length = total_norm(self._trained).clamp(min=1e-12)
+        return (total_norm(self._trained, gradients=False) if self.inner_step == "relative" else 1.0) / length
+
+    @property
+    def _trained(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]

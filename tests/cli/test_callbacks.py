@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.strategies import FSDPStrategy
 
 from lit_rlhf.cli.callbacks import Export, Generations, History, Progress
 from lit_rlhf.cli.checkpoints import RandomState
@@ -248,13 +247,6 @@ def test_the_screen_shows_what_matters(tiny_model, tmp_path, capfd, recwarn):
     assert "Epoch 0" in shown
     for noise in ("/-2", "batch sampler", "logging interval", "set_vital", "anonymous"):
         assert noise not in shown, noise
-
-
-def test_an_export_of_what_cannot_be_put_together_is_refused_at_the_start(tmp_path):
-    trainer = SimpleNamespace(strategy=FSDPStrategy(), default_root_dir=str(tmp_path / "run"))
-    with pytest.raises(DataError, match="lit-rlhf export"):
-        Export(str(tmp_path / "model")).setup(trainer, SFTModule("a/model"), "fit")
-    Export(None).setup(trainer, SFTModule("a/model"), "fit")
 
 
 @pytest.mark.parametrize("where", ["run", ".", "notes"])

@@ -72,6 +72,9 @@ def test_what_needs_gpus_parses_behind_a_stage(file, module, monkeypatch, tmp_pa
             assert cli.config["trainer"][name]["class_path"] == value["class_path"]
             given = cli.config["trainer"][name]["init_args"]
             assert all(given[option] is not None for option in value["init_args"])
+        elif name == "callbacks":
+            given = [each["class_path"] for each in cli.config["trainer"][name]]
+            assert given == [each["class_path"] for each in value]
         else:
             assert cli.config["trainer"][name] == value
     if file in SCALES:

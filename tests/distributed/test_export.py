@@ -10,14 +10,8 @@ from safetensors.torch import load_file
 from lit_rlhf.cli.export import export
 from lit_rlhf.cli.shards import check_bytes
 from lit_rlhf.data.errors import DataError
-from tests.distributed.test_rewards import STRATEGIES, fit, options
-
-
-def fit_in_parts(folder: Path, given: dict) -> list[dict]:
-    """As `fit` with FSDP2, whose checkpoints are folders."""
-    arguments = {**STRATEGIES["fsdp2"]["init_args"], "save_distributed_checkpoint": True}
-    STRATEGIES["in_parts"] = {**STRATEGIES["fsdp2"], "init_args": arguments}
-    return fit(folder, given, "in_parts")
+from tests.distributed.strategies import STRATEGIES
+from tests.distributed.test_rewards import fit, options
 
 
 def settings(folder: Path, batch_size: int, model: str, epochs: int, **more) -> dict:
@@ -48,11 +42,16 @@ def alone(tiny_model, tmp_path_factory):
     return first, both, fit(both, settings(both, 8, tiny_model, 2))
 
 
+@pytest.fixture(scope="module", params=["fsdp", "fsdp2_in_parts"])
+def strategy(request) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def in_parts(pair, tiny_model, tmp_path_factory) -> Path:
+def in_parts(pair, tiny_model, tmp_path_factory, strategy) -> Path:
     """The folder of two processes that wrote their checkpoint in parts after one epoch."""
     folder = tmp_path_factory.mktemp("in_parts")
-    pair.run(fit_in_parts, folder, settings(folder, 4, tiny_model, 1))
+    pair.run(fit, folder, settings(folder, 4, tiny_model, 1), strategy)
     assert (folder / "checkpoints" / "last.ckpt" / "meta.pt").is_file()
     return folder
 
@@ -73,6 +72,30 @@ def test_two_processes_go_on_where_one_stopped(pair, alone, tiny_model, tmp_path
     assert_equal(weights(tmp_path), weights(both))
 
 
+def test_fsdp_does_not_go_on_from_a_file_and_writes_none(pair, alone, tiny_model, tmp_path, monkeypatch):
+    given = resumed(tmp_path, settings(tmp_path, 4, tiny_model, 2), alone[0] / "checkpoints")
+    with pytest.raises(DataError, match="FSDPStrategy goes on from folders only"):
+        fit(tmp_path, given, "fsdp")
+    del given["ckpt_path"]
+    monkeypatch.delitem(STRATEGIES["fsdp"]["init_args"], "state_dict_type")
+    with pytest.raises(DataError, match=r"state_dict_type: is full[\s\S]*Give sharded"):
+        fit(tmp_path, given, "fsdp")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("mixed_precision", {"class_path": "torch.distributed.fsdp.MixedPrecision"}), ("use_orig_params", False)],
+)
+def test_options_of_fsdp_that_others_decide_are_refused(tiny_model, tmp_path, monkeypatch, option, value):
+    given = settings(tmp_path, 4, tiny_model, 1)
+    kind = "dict_kwargs" if option == "use_orig_params" else "init_args"
+    monkeypatch.setitem(
+        STRATEGIES, "fsdp", {**STRATEGIES["fsdp"], kind: {**STRATEGIES["fsdp"].get(kind, {}), option: value}}
+    )
+    with pytest.raises(DataError, match=rf"{option}: is not for[\s\S]*Leave it out"):
+        fit(tmp_path, given, "fsdp")
+
+
 def test_one_process_goes_on_where_two_stopped(pair, alone, tiny_model, tmp_path):
     pair.run(fit, tmp_path / "two", settings(tmp_path / "two", 4, tiny_model, 1), "fsdp2")
     given = resumed(tmp_path, settings(tmp_path, 8, tiny_model, 2), tmp_path / "two" / "checkpoints")
@@ -80,15 +103,16 @@ def test_one_process_goes_on_where_two_stopped(pair, alone, tiny_model, tmp_path
     assert_equal(weights(tmp_path), weights(alone[1]))
 
 
-def test_one_process_does_not_go_on_from_parts_and_is_told_why(in_parts, tiny_model, tmp_path):
+def test_one_process_does_not_go_on_from_parts_and_is_told_why(in_parts, tiny_model, tmp_path, strategy):
     given = resumed(tmp_path, settings(tmp_path, 8, tiny_model, 2), in_parts / "checkpoints")
-    with pytest.raises(DataError, match=r"in parts by ModelParallelStrategy, and Single\w+ cannot[\s\S]*export"):
+    writer = "ModelParallelStrategy" if strategy.startswith("fsdp2") else "FSDPStrategy"
+    with pytest.raises(DataError, match=rf"in parts by {writer}, and Single\w+ cannot[\s\S]*export"):
         fit(tmp_path, given)
 
 
-def test_two_processes_go_on_from_parts(pair, alone, in_parts, tiny_model, tmp_path):
+def test_two_processes_go_on_from_parts(pair, alone, in_parts, tiny_model, tmp_path, strategy):
     given = resumed(tmp_path, settings(tmp_path, 4, tiny_model, 2), in_parts / "checkpoints")
-    pair.run(fit_in_parts, tmp_path, given)
+    pair.run(fit, tmp_path, given, strategy)
     assert_equal(weights(tmp_path), weights(alone[1]))
 
 
@@ -133,7 +157,7 @@ def test_a_part_that_is_missing_is_refused_and_a_file_beside_them_is_not(in_part
 
 
 @pytest.mark.parametrize("beside", [0, 1], ids="{} other checkpoints".format)
-def test_two_processes_do_not_go_on_from_damaged_parts(pair, in_parts, tiny_model, tmp_path, beside):
+def test_two_processes_do_not_go_on_from_damaged_parts(pair, in_parts, tiny_model, tmp_path, strategy, beside):
     given = resumed(tmp_path, settings(tmp_path, 4, tiny_model, 2), in_parts / "checkpoints")
     own = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"save_top_k": 0}}
     given["trainer"]["callbacks"] = [own] * beside
@@ -142,7 +166,7 @@ def test_two_processes_do_not_go_on_from_damaged_parts(pair, in_parts, tiny_mode
     content[-len(content) // 3] ^= 1
     part.write_bytes(content)
     with pytest.raises(AssertionError, match=r"__1_0\.distcp: is damaged"):
-        pair.run(fit_in_parts, tmp_path, given, limit=40)
+        pair.run(fit, tmp_path, given, strategy, limit=40)
 
 
 def test_another_number_of_rows_per_step_is_refused(alone, tiny_model, tmp_path):

@@ -16,15 +16,7 @@ from lit_rlhf.networks.together import counts_of_all, failing_together, sum_of_a
 from lit_rlhf.rewards.reward import SequenceReward
 from lit_rlhf.world import WorldPrompts
 from tests.distributed.processes import connect
-
-GLOO = {"process_group_backend": "gloo"}
-DDP = {"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": GLOO}
-SIZES = {"data_parallel_size": 2, "tensor_parallel_size": 1}
-FSDP2 = {
-    "class_path": "lightning.pytorch.strategies.ModelParallelStrategy",
-    "init_args": {**GLOO, **SIZES, "save_distributed_checkpoint": False},
-}
-IN_PARTS = {**FSDP2, "init_args": {**FSDP2["init_args"], "save_distributed_checkpoint": True}}
+from tests.distributed.strategies import STRATEGIES
 
 
 def world(kind: str, size: int, **options) -> dict:
@@ -43,7 +35,7 @@ def restless(tiny_model, tmp_path_factory) -> str:
     return str(export(model, renderer, tmp_path_factory.mktemp("restless") / "model"))
 
 
-def options(model: str, scorer: str, processes: int, strategy: dict | None = None, **module) -> dict:
+def options(model: str, scorer: str, processes: int, strategy: str | None = None, **module) -> dict:
     """Iterations of six prompts in minibatches of four; the last one of an epoch has a single prompt."""
     scalar = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": scorer, "batch_size": 2}}
     given = {
@@ -58,7 +50,7 @@ def options(model: str, scorer: str, processes: int, strategy: dict | None = Non
     }
     trainer: dict[str, Any] = {"max_steps": 4, "log_every_n_steps": 1, "val_check_interval": 2}
     if strategy is not None:
-        trainer |= {"devices": 2, "strategy": strategy}
+        trainer |= {"devices": 2, "strategy": STRATEGIES[strategy]}
     return {
         "model": {"class_path": "PPOModule", "init_args": given | module},
         "data": {
@@ -121,7 +113,7 @@ def demonstrations(processes: int) -> dict:
 
 
 def test_two_processes_with_ddp_train_as_one(pair, restless, tiny_reward_model, tmp_path):
-    def given(processes: int, strategy: dict | None = None) -> dict:
+    def given(processes: int, strategy: str | None = None) -> dict:
         beside = demonstrations(processes)
         found = options(restless, tiny_reward_model, processes, strategy, demonstrations=beside)
         # Some rows at a time: their gradients are added up before the processes tell each other.
@@ -129,7 +121,7 @@ def test_two_processes_with_ddp_train_as_one(pair, restless, tiny_reward_model, 
         return found
 
     state, coefficient = train(str(tmp_path / "one"), given(1))
-    both = pair.run(train, str(tmp_path / "two"), given(2, DDP))
+    both = pair.run(train, str(tmp_path / "two"), given(2, "ddp"))
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
     rows = [row for row in lines(tmp_path / "two") if "train/kl" in row]
     assert any(1 < row["train/response_length"] < 12 for row in rows), "some responses are longer than others"
@@ -141,12 +133,17 @@ def test_two_processes_with_ddp_train_as_one(pair, restless, tiny_reward_model, 
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_two_processes_with_fsdp2_train_as_one_and_resume(pair, restless, tiny_reward_model, tmp_path, lora):
-    """Every network split; checkpoints in one file, and with adapters in parts."""
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+def test_two_processes_split_every_network_train_as_one_and_resume(
+    pair, restless, tiny_reward_model, tmp_path, strategy, lora
+):
+    """Checkpoints of FSDP2 in one file, all others in parts."""
     scored = {"class_path": "lit_rlhf.rewards.ScalarReward", "init_args": {"model": tiny_reward_model, "scale": 0.5}}
     module = {"critic": None, "lora": {"r": 4}} if lora else {"reward": scored, "judge": scored}
     train(str(tmp_path / "one"), options(restless, tiny_reward_model, 1, **module))
-    given = options(restless, tiny_reward_model, 2, IN_PARTS if lora else FSDP2, **module)
+    given = options(
+        restless, tiny_reward_model, 2, "fsdp2_in_parts" if lora and strategy == "fsdp2" else strategy, **module
+    )
     pair.run(trained_and_resumed, str(tmp_path / "two"), given)
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
     behind = [row for row in lines(tmp_path / "two") if row["step"] > 2]
@@ -179,7 +176,7 @@ class Unlucky(SequenceReward):
         return list(WorldPrompts(13).records())[7].prompt_hash
 
 
-def guarded(model: str, scorer: str, processes: int, strategy: dict | None = None, **unlucky: Any) -> dict:
+def guarded(model: str, scorer: str, processes: int, strategy: str | None = None, **unlucky: Any) -> dict:
     inner = {"class_path": "tests.distributed.test_ppo.Unlucky", "init_args": unlucky}
     scaled = {"class_path": "lit_rlhf.rewards.ScaledReward", "init_args": {"inner": inner}}
     return options(model, scorer, processes, strategy, reward=scaled) | {"guard": {"action": "skip"}}
@@ -197,7 +194,7 @@ def test_two_processes_leave_out_a_rollout_that_one_of_them_cannot_learn_from(
     pair, restless, tiny_reward_model, tmp_path
 ):
     train(str(tmp_path / "one"), guarded(restless, tiny_reward_model, 1))
-    pair.run(train, str(tmp_path / "two"), guarded(restless, tiny_reward_model, 2, DDP))
+    pair.run(train, str(tmp_path / "two"), guarded(restless, tiny_reward_model, 2, "ddp"))
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
     steps = [path.stem for path in sorted((tmp_path / "one" / "refused").glob("*.json"))]
     assert 1 <= len(steps) <= 3
@@ -206,7 +203,7 @@ def test_two_processes_leave_out_a_rollout_that_one_of_them_cannot_learn_from(
 
 
 def test_an_error_on_one_process_ends_both_with_its_message(pair, restless, tiny_reward_model, tmp_path):
-    given = guarded(restless, tiny_reward_model, 2, DDP, raises=True)
+    given = guarded(restless, tiny_reward_model, 2, "ddp", raises=True)
     found = sorted(pair.run(failure, str(tmp_path), given, limit=60))
     assert [found[0].partition(":")[0], found[1].partition(":")[0]] == ["ConnectionError", "DataError"]
     assert all("the reward's server hung up" in each for each in found)

@@ -7,18 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-STRATEGIES = {
-    "ddp": {"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {"process_group_backend": "gloo"}},
-    "fsdp2": {
-        "class_path": "lightning.pytorch.strategies.ModelParallelStrategy",
-        "init_args": {
-            "data_parallel_size": 2,
-            "tensor_parallel_size": 1,
-            "save_distributed_checkpoint": False,
-            "process_group_backend": "gloo",
-        },
-    },
-}
+from tests.distributed.strategies import STRATEGIES
+
 LORA = {"r": 2, "alpha": 4.0}
 
 
@@ -94,6 +84,7 @@ def weights(folder: Path) -> dict:
 
 RUNS = [
     *(("ddp", case) for case in ("sft", "scalar", "simcse", "meta", "seq2seq")),
+    *(("fsdp", case) for case in ("sft", "scalar_lora", "swav", "meta", "seq2seq")),
     *(("fsdp2", case) for case in ("sft", "scalar_lora", "swav", "meta", "seq2seq")),
 ]
 
@@ -112,7 +103,18 @@ def test_two_processes_train_as_one_with_larger_batches(case, strategy, pair, al
         assert difference.max() < 2e-4
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+def test_layers_of_split_networks_are_computed_twice_with_the_same_numbers(
+    strategy, pair, alone, tiny_model, samples, tmp_path
+):
+    given = settings("scalar", tmp_path, 4, tiny_model, samples)
+    given["trainer"]["callbacks"] = [{"class_path": "lit_rlhf.networks.checkpointing.LayerCheckpointing"}]
+    lines, _ = pair.run(fit, tmp_path, given, strategy)
+    for ours, theirs in zip(lines, alone("scalar")[0], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5, rel=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "fsdp2"])
 def test_two_processes_train_in_bf16_much_as_one_in_fp32(strategy, pair, alone, tiny_model, samples, tmp_path):
     given = settings("scalar", tmp_path, 4, tiny_model, samples)
     given["trainer"]["precision"] = "bf16-mixed"

@@ -12,18 +12,19 @@ from transformers import T5Config, T5ForConditionalGeneration
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import Store
 from lit_rlhf.world import tokenizer
-from tests.distributed.test_ppo import DDP, FSDP2, world
+from tests.distributed.strategies import STRATEGIES
+from tests.distributed.test_ppo import world
 
 PROMPTS, K = 19, 2  # five batches of four: one process has three, the other two
 
 
-def sample(folder: str, policy: str, reward: dict, strategy: dict | None = None) -> None:
+def sample(folder: str, policy: str, reward: dict, strategy: str | None = None) -> None:
     """Write baselines into ``folder/store``."""
     from lit_rlhf.cli.stage import run_stage
 
     trainer: dict = {"default_root_dir": folder, "logger": False, "accelerator": "cpu", "enable_progress_bar": False}
     if strategy is not None:
-        trainer |= {"devices": 2, "strategy": strategy}
+        trainer |= {"devices": 2, "strategy": STRATEGIES[strategy]}
     module = {"policy": policy, "reward": reward, "store": f"{folder}/store", "k": K, "sampling": {"max_new_tokens": 8}}
     data = {"sources": world("WorldPrompts", PROMPTS), "val_fraction": 0.0, "batch_size": 2, "max_length": 80}
     options = {"model": {"class_path": "BaselineModule", "init_args": module}, "data": data, "trainer": trainer}
@@ -53,12 +54,12 @@ def assert_same_rows(one: Path, two: Path) -> None:
         assert {**a, "scores": None} == {**b, "scores": None}
 
 
-@pytest.mark.parametrize("strategy", [DDP, FSDP2])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "fsdp2"])
 def test_two_processes_write_the_rows_of_one_and_finish_what_one_began(
     pair, alone, tiny_model, tiny_reward_model, tmp_path, strategy
 ):
     given = tiny_model, scalar(tiny_reward_model), strategy
-    if strategy is DDP:
+    if strategy == "ddp":
         pair.run(sample, str(tmp_path / "whole"), *given)
         assert_same_rows(alone, tmp_path / "whole")
         assert not list((tmp_path / "whole").glob("**/*.partial"))
@@ -88,16 +89,17 @@ def rewriter(tmp_path) -> str:
     return str(tmp_path / "rewriter")
 
 
-def test_an_encoder_decoder_that_scores_is_split_like_the_policy(pair, tiny_model, rewriter, tmp_path):
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+def test_an_encoder_decoder_that_scores_is_split_like_the_policy(pair, tiny_model, rewriter, tmp_path, strategy):
     reward = {"class_path": "lit_rlhf.rewards.Seq2SeqReward", "init_args": {"model": rewriter, "scale": 1.0}}
     sample(str(tmp_path / "one"), tiny_model, reward)
-    pair.run(sample, str(tmp_path / "two"), tiny_model, reward, FSDP2)
+    pair.run(sample, str(tmp_path / "two"), tiny_model, reward, strategy)
     assert_same_rows(tmp_path / "one", tmp_path / "two")
 
 
 def refused(folder: str, policy: str, reward: dict) -> str:
     with pytest.raises(DataError) as raised:
-        sample(folder, policy, reward, DDP)
+        sample(folder, policy, reward, "ddp")
     return str(raised.value)
 
 
@@ -108,7 +110,7 @@ def test_a_reward_that_depends_on_what_was_scored_before_is_refused(pair, tiny_m
     assert not (tmp_path / "store").exists()
 
 
-def ballot(folder: str, model: str, batch_size: int, strategy: dict | None) -> str:
+def ballot(folder: str, model: str, batch_size: int, strategy: str | None) -> str:
     """Train voters, and give the strength table's folder."""
     from lit_rlhf.data.datamodule import PreferenceDataModule
     from lit_rlhf.networks.optimizer import Optimizer
@@ -118,13 +120,13 @@ def ballot(folder: str, model: str, batch_size: int, strategy: dict | None) -> s
 
     trainer: dict = {"accelerator": "cpu", "enable_progress_bar": False}
     if strategy is not None:
-        trainer |= {"devices": 2, "strategy": strategy}
+        trainer |= {"devices": 2, "strategy": STRATEGIES[strategy]}
     data = PreferenceDataModule(WorldPairs(23, seed=1), val_fraction=0.2, batch_size=batch_size, val_batch_size=4)
     voter = ScalarRewardModule(model, Optimizer(lr=1e-3))
     return str(vote(voter, data, folder, Voting(voters=2, trainer=trainer)))
 
 
-@pytest.mark.parametrize("strategy", [DDP, FSDP2])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "fsdp2"])
 def test_voters_of_two_processes_judge_as_those_of_one(pair, tiny_reward_model, tmp_path, strategy):
     one = ballot(str(tmp_path / "one"), tiny_reward_model, 8, None)
     first, second = pair.run(ballot, str(tmp_path / "two"), tiny_reward_model, 4, strategy)

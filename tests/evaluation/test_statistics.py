@@ -36,7 +36,7 @@ def test_the_area_under_the_curve_is_the_share_of_ordered_couples(entries):
 
 
 def test_with_five_seeds_the_bootstrap_covers_far_less_than_it_says_and_students_interval_does_not():
-    """Why verdicts go by Student's interval."""
+    """Why a bootstrap's interval alone decides nothing."""
     generator = np.random.default_rng(0)
     samples = generator.normal(size=(1500, 5))
     boot = [bootstrap_interval(values, draws=1000) for values in samples]
@@ -50,15 +50,25 @@ def test_the_sign_test_is_that_of_fair_coins():
     heads = generator.integers(0, 2, (40_000, 7)).sum(1)
     for n in range(8):
         values = np.array([1.0] * n + [-1.0] * (7 - n))
-        as_odd = np.mean(abs(heads - 3.5) >= abs(n - 3.5))
-        assert sign_test(values, low=0.0) == pytest.approx(as_odd, abs=0.01)
-    assert sign_test(np.ones(5), low=0.0) == pytest.approx(0.0625)
+        assert sign_test(values, low=0.0) == pytest.approx(np.mean(heads >= n), abs=0.01)
+        assert sign_test(values, low=0.0, inside=False) == pytest.approx(np.mean(heads <= n), abs=0.01)
+        assert sign_test(values, high=0.0) == sign_test(-values, low=0.0)
+    assert sign_test(np.ones(5), low=0.0) == pytest.approx(1 / 32)
 
 
-def test_the_sign_test_leaves_out_values_at_the_bound_and_takes_the_less_surprising_of_two_bounds():
+def test_the_sign_test_leaves_out_values_at_the_bound():
     values = np.array([0.1, 0.2, 0.3, 0.0])
-    assert sign_test(values, low=0.0) == sign_test(values[:3], low=0.0) == 0.25
-    assert sign_test(values, low=-1.0, high=0.15) == sign_test(values, high=0.15) == 1.0
+    assert sign_test(values, low=0.0) == sign_test(values[:3], low=0.0) == 0.125
+
+
+def test_of_two_bounds_both_must_be_kept_inside_and_one_be_passed_outside():
+    values = np.array([0.1, 0.2, 0.3, 0.25, -0.2])
+    kept, passed = sign_test(values, low=-0.1, high=0.15), sign_test(values, low=-0.1, high=0.15, inside=False)
+    assert kept == max(sign_test(values, low=-0.1), sign_test(values, high=0.15))
+    assert passed == min(sign_test(values, low=-0.1, inside=False), sign_test(values, high=0.15, inside=False))
+    assert passed < kept
+    none = sign_test(values, low=-np.inf, high=0.15)
+    assert none == sign_test(values, high=0.15)
     assert sign_test(values) is None
     assert sign_test(np.zeros(3), low=0.0) is None
     assert sign_test(np.array([]), low=0.0) is None

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.evaluation.claims import Claim, beside, completed, verdict
+from lit_rlhf.evaluation.claims import Claim, judged, rejudged, verdict
 from lit_rlhf.evaluation.statistics import bootstrap_interval, student_interval
 from lit_rlhf.evaluation.studies import PPOStudy, RewardStudy, Seq2SeqStudy
 from lit_rlhf.evaluation.study import Study, study
@@ -64,7 +64,52 @@ class Coins(Study):
     ],
 )
 def test_a_verdict_says_where_the_interval_lies(interval, region, expected):
-    assert verdict(*interval, *region) == expected
+    assert verdict([interval], *region) == expected
+
+
+@pytest.mark.parametrize(
+    ("intervals", "expected"),
+    [
+        ([(0.1, 0.2), (0.05, 0.3)], "holds"),
+        ([(0.1, 0.2), (-0.05, 0.3)], "undecided"),
+        ([(-0.3, -0.2), (-0.9, -0.1)], "does not hold"),
+        ([(0.1, 0.2), (None, None)], "undecided"),
+    ],
+)
+def test_all_intervals_must_agree(intervals, expected):
+    assert verdict(intervals, 0.0, math.inf) == expected
+
+
+def test_intervals_on_either_side_of_a_region_say_nothing():
+    assert verdict([(-0.3, -0.2), (0.2, 0.3)], -0.1, 0.1) == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high", "expected"),
+    [
+        ([1.0, 1.1, 0.9, 1.2, 1.0], 0.0, math.inf, "holds"),
+        ([-1.0, -1.1, -0.9, -1.2, -1.0], 0.0, math.inf, "does not hold"),
+        ([1.0, 1.1, 0.9, 1.2], 0.0, math.inf, "undecided"),  # four seeds on one side may be an accident
+        ([9.0, 9.1, 8.9, 9.2, 9.0, 9.3, 8.8, -0.5], 0.0, math.inf, "holds"),  # of eight one may differ
+        ([9.0, 9.1, 8.9, 9.2, -0.5], 0.0, math.inf, "undecided"),
+        ([9.0, 0.1, 0.1, 0.1, 0.1], 0.0, math.inf, "undecided"),  # Student's interval reaches below
+        ([0.01, -0.01, 0.0, 0.015, -0.015], -0.05, 0.05, "holds"),
+        ([0.09, 0.1, 0.11, 0.1, 0.1], -0.05, 0.05, "does not hold"),
+        ([], 0.0, math.inf, "undecided"),
+    ],
+)
+def test_a_verdict_takes_both_intervals_and_the_sign_test(values, low, high, expected):
+    found = judged(values, low, high)
+    assert found["verdict"] == expected
+    mirrored = judged([-value for value in values], -high, -low)
+    assert mirrored["verdict"] == expected
+    assert mirrored["sign_p"] == found["sign_p"]
+
+
+def test_a_verdict_is_rarely_wrong_where_nothing_is_there():
+    generator = np.random.default_rng(3)
+    found = [judged(list(generator.normal(size=5)), 0.0, math.inf)["verdict"] for _ in range(400)]
+    assert np.mean([each != "undecided" for each in found]) < 0.05
 
 
 def test_students_interval_covers_the_mean_of_five_values_as_often_as_it_says():
@@ -85,17 +130,18 @@ def test_long_tables_of_students_quantiles_go_over_into_the_normal_one():
 
 
 def test_a_study_measures_every_part_of_every_seed_once_and_judges(tmp_path):
-    summary = study(Coins([3, 4, 5]), str(tmp_path / "out"), processes=1)
-    again = study(Coins([3, 4, 5, 6]), str(tmp_path / "out"), processes=2)
+    seeds = [3, 4, 5, 6, 7]
+    summary = study(Coins(seeds), str(tmp_path / "out"), processes=1)
+    again = study(Coins([*seeds, 8]), str(tmp_path / "out"), processes=2)
     measured = sorted((tmp_path / "out" / "log").read_text().split("\n")[:-1])
-    assert measured == sorted(f"{part} {seed}" for part in ("heads", "names") for seed in (3, 4, 5, 6))
+    assert measured == sorted(f"{part} {seed}" for part in ("heads", "names") for seed in (*seeds, 8))
     fair, named, silent = summary["claims"]
-    shares = [np.random.default_rng(seed).integers(0, 2, 100).mean() for seed in (3, 4, 5)]
+    shares = [np.random.default_rng(seed).integers(0, 2, 100).mean() for seed in seeds]
     assert fair["values"] == shares
     assert fair["effect"] == pytest.approx(np.mean(shares))
     assert (fair["ci_low"], fair["ci_high"]) == pytest.approx(student_interval(np.array(shares)))
     assert (named["verdict"], silent["verdict"]) == ("holds", "undecided")
-    assert again["claims"][0]["seeds"] == 4
+    assert again["claims"][0]["seeds"] == 6
     needed = {"id", "claim", "paper", "effect", "ci_low", "ci_high", "seeds", "verdict", "criterion"}
     assert all(needed <= row.keys() for row in again["claims"])
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == again
@@ -112,7 +158,7 @@ def test_other_settings_begin_anew_and_keep_the_old_figures_aside(tmp_path):
 def test_the_table_names_claims_criteria_and_what_did_not_hold(tmp_path):
     text = markdown(study(Coins([1, 2]), str(tmp_path / "out"), processes=1))
     assert "| The coin is fair |" in text
-    assert "holds if the 95 % interval over seeds of [share of heads] lies above 0.4 and below 0.6" in text
+    assert "Student's and a bootstrap's, lie above 0.4 and below 0.6, and the sign test agrees" in text
     assert "never looked" in text
 
 
@@ -198,17 +244,17 @@ def test_a_summary_says_what_it_was_made_with(tmp_path):
     assert summary["class"].endswith("Coins")
 
 
-def test_what_stands_beside_a_verdict_is_that_of_the_values_alone(tmp_path):
+def test_what_a_verdict_goes_by_is_that_of_the_values_alone(tmp_path):
     summary = study(Coins([1, 2, 3]), str(tmp_path / "out"), processes=1)
     fair, _, silent = summary["claims"]
     assert (fair["bootstrap_low"], fair["bootstrap_high"]) == bootstrap_interval(np.array(fair["values"]), draws=10_000)
-    assert fair["sign_p"] == 0.25
+    assert fair["sign_p"] == 0.125
     assert silent["bootstrap_low"] is silent["sign_p"] is None
-    added = beside([], None, None)
+    added = judged([], -math.inf, math.inf)
     older = summary | {
         "claims": [{k: v for k, v in row.items() if k not in added} for row in summary["claims"]],
     }
-    assert completed(older) == summary
+    assert rejudged(older) == summary
     assert "undecided at 0 seeds" in markdown(summary)
 
 

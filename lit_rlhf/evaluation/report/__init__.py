@@ -18,6 +18,7 @@ from lit_rlhf.evaluation.report.samples import heat_section, sample_cards
 from lit_rlhf.evaluation.report.sources import Results, find_demo, find_studies, generation_tokens, rewriter_tokens
 from lit_rlhf.evaluation.report.wording import PAPERS, ROWS, SCOPE, label
 from lit_rlhf.evaluation.studies import PPOStudy, RewardStudy, Seq2SeqStudy
+from lit_rlhf.evaluation.study_results import RULE
 
 __all__ = ["report"]
 
@@ -84,6 +85,7 @@ def render(studies: list[Results], demo: Path | None) -> str:
             f'<option value="{row}">{label(row)} · {escape(about.title)}</option>' for row, about in ROWS.items()
         ),
         number=len(claims),
+        rule=escape(RULE),
         scope=escape(SCOPE),
         claims=claim_list(claims),
         figures=_figures(studies),

@@ -119,7 +119,7 @@ def _details(claim: dict[str, Any]) -> str:
         "stated": f"after {late} parts had been measured" if late else "before anything was measured",
         "Student, 95 %": interval(claim["ci_low"], claim["ci_high"]),
         "bootstrap, 95 %": interval(claim["bootstrap_low"], claim["bootstrap_high"]),
-        "sign test": f"p = {p}, two-sided, {claim['seeds']} seeds",
+        "sign test": f"p = {p}, one-sided, {claim['seeds']} seeds",
         "seeds": listed(claim["values"]),
         "likely reason": claim["note"] if claim["verdict"] != "holds" else "",
         "to be known": claim["remark"],

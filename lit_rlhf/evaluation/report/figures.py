@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -61,10 +62,15 @@ def figures_of(study: Results) -> list[Figure]:
 
 def agreement(measured: list[Measurement]) -> Figure:
     """Labels that are right, by tenth of strength."""
-    shares = [[each["share"] for each in m["strength"]["true_label"]["agreement"]] for m in measured]
-    here = over_seeds("here", range(1, len(shares[0]) + 1), shares)
+    reports = [[m["strength"] for m in measured], [m["strength"]["unseen"] for m in measured]]
+    shares = [[[each["share"] for each in one["true_label"]["agreement"]] for one in some] for some in reports]
+    names = ("pairs that voters were trained on", "pairs of unseen kinds")
+    here = [
+        over_seeds(name, range(1, len(some[0]) + 1), some, colour=colour)
+        for name, some, colour in zip(names, shares, (1, 2), strict=True)
+    ]
     paper = Line("paper: bottom, middle, top 500", *PAPER_AGREEMENT, colour=3, dashed=True)
-    chart = line_chart([here, paper], "tenth of strength, weakest first", "share of right labels")
+    chart = line_chart([*here, paper], "tenth of strength, weakest first", "share of right labels")
     return Figure("s1", "Labels that are right, by strength", chart)
 
 
@@ -72,22 +78,25 @@ def slices(measured: list[Measurement]) -> Figure:
     """Accuracy of reward models that were trained on one tenth alone."""
     tenths = range(1, 11)
     lines = [
-        over_seeds("one tenth, as labelled", tenths, [m["slices"]["accuracy"] for m in measured]),
-        over_seeds("the same, flipped", [1, 2], [m["slices"]["flipped"] for m in measured], colour=2),
+        over_seeds("one tenth, as labelled", tenths, [m["slices"]["accuracy"]["seen"] for m in measured]),
+        over_seeds("the same, flipped", [1, 2], [m["slices"]["flipped"]["seen"] for m in measured], colour=2),
+        over_seeds(
+            "as labelled, unseen kinds", tenths, [m["slices"]["accuracy"]["unseen"] for m in measured], colour=4
+        ),
         Line("paper", tenths, PAPER_SLICES, colour=3, dashed=True),
     ]
     chart = line_chart(lines, "tenth of strength, weakest first", "accuracy on true labels", at=0.5)
-    return Figure("s2", "What one tenth of the pairs teaches", chart, "Accuracy on true labels of unseen prompts.")
+    return Figure("s2", "What one tenth of the pairs teaches", chart, "Accuracy on true labels of new prompts.")
 
 
-def treatments(measured: list[Measurement]) -> Figure:
-    """Accuracy over the epochs."""
+def treatments(measured: list[Measurement], kind: str = "seen") -> Figure:
+    """Accuracy over the epochs, on ``seen`` or ``unseen`` kinds of prompts."""
     lines = []
     for colour, (name, text) in enumerate(TREATMENTS.items(), 1):
-        values = np.mean([m["treatments"][name] for m in measured], axis=0).tolist()
+        values = np.mean([m["treatments"][name][kind] for m in measured], axis=0).tolist()
         lines.append(Line(text, range(1, len(values) + 1), values, colour))
     chart = line_chart(lines, "epoch", "accuracy on true labels")
-    return Figure("s4", "Treated labels over the epochs", chart, "Means over seeds.")
+    return Figure("s4", f"Treated labels over the epochs, {kind} kinds of prompts", chart, "Means over seeds.")
 
 
 def denoised(measured: list[Measurement]) -> Figure:
@@ -170,7 +179,7 @@ def world(part: str, what: str, title: str, row: str = "s9") -> Callable[[list[M
 
 
 FIGURES: dict[str, list[Callable[[list[Measurement]], Figure]]] = {
-    "reward": [agreement, slices, treatments, denoised, contrasted],
+    "reward": [agreement, slices, treatments, partial(treatments, kind="unseen"), denoised, contrasted],
     "ppo": [regimes, overoptimised("reward", "proxy reward"), overoptimised("gold_reward", "gold reward"), rounds],
     "seq2seq": [
         world("length", "length", "Annotator who likes length: tokens per answer"),

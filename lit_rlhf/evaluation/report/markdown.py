@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lit_rlhf.evaluation.report.sources import Results
 from lit_rlhf.evaluation.report.wording import ROWS, SCOPE, counts, home, label
-from lit_rlhf.evaluation.study_results import BESIDE, claims_table
+from lit_rlhf.evaluation.study_results import RULE, claims_table
 
 PICTURES = {
     "reward": {"reward.png": "strength, slices, treatments, contrastive losses, MetaRM"},
@@ -46,7 +46,7 @@ def results_markdown(studies: list[Results], at: Path) -> str:
         "",
         SCOPE,
         "",
-        BESIDE,
+        RULE,
     ]
     for study in studies:
         lines += ["", *_study(study, at)]

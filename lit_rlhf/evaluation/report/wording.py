@@ -14,9 +14,8 @@ PAPERS = {
 CLASSES = {"holds": "holds", "does not hold": "fails", "undecided": "open"}
 """A verdict's name in the page's style."""
 SCOPE = (
-    "Claims on unseen kinds of prompts stand in their own row and in S10. Strength, slices and treated labels (S1 to "
-    "S4) are measured on seen kinds of prompts only; of treated reward models S5 has accuracy on unseen ones, after "
-    "one epoch."
+    "Claims on unseen kinds of prompts stand in their own row and in S10. Nothing was trained on these: other topics, "
+    "other wordings, and combinations that were kept out."
 )
 
 

@@ -147,7 +147,7 @@ def test_an_older_summary_without_tables_is_shown_without_figures(tmp_path):
     (tmp_path / "seq2seq" / "measurements.parquet").unlink()
     path = tmp_path / "seq2seq" / "summary.json"
     summary = json.loads(path.read_text("utf-8"))
-    new = ("rows", "bootstrap_low", "bootstrap_high", "sign_p")
+    new = ("rows", "bootstrap_low", "bootstrap_high", "sign_p", "verdict", "criterion")
     old = [{name: value for name, value in row.items() if name not in new} for row in summary["claims"]]
     kept = {name: summary[name] for name in ("study", "settings", "seconds", "date")}
     path.write_text(json.dumps(kept | {"claims": old, "versions": {"python": "3.11", "torch": "2"}}), "utf-8")
