@@ -28,7 +28,7 @@ class NetworkModule(LightningModule):
 
     @property
     def _strategy(self) -> Strategy | None:
-        return self._trainer.strategy if self._trainer is not None else None
+        return getattr(self._trainer, "strategy", None)
 
     def building(self) -> AbstractContextManager[None]:
         """Where networks are loaded: weights that are going to be split stay in their files until they are."""
@@ -39,7 +39,7 @@ class NetworkModule(LightningModule):
 
         ModelParallelStrategy does it by FSDP2, FSDPStrategy by FSDP, where a wrapper takes the network's place.
         """
-        bf16 = self._trainer is not None and self.trainer.precision == "bf16-mixed"
+        bf16 = getattr(self._trainer, "precision", None) == "bf16-mixed"
         if isinstance(self._strategy, ModelParallelStrategy):
             assert self.device_mesh is not None
             split(network, self.device_mesh["data_parallel"], bf16)
