@@ -98,7 +98,10 @@ def weights(folder: Path) -> dict:
 
 def assert_equal_runs(one: Path, two: Path) -> None:
     for ours, theirs in zip(lines(one), lines(two), strict=True):
-        assert theirs == pytest.approx(ours, abs=1e-5, rel=1e-4)
+        extremes = {name for name in ours if name.endswith(("_max", "_min"))}  # of a single token
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert theirs[name] == pytest.approx(value, abs=1e-5, rel=1e-4 if name in extremes else 1e-5), name
     for name, value in weights(one).items():
         # Adam moves a weight whose gradient is rounding noise by a whole step, one way or the other.
         apart = (weights(two)[name] - value).abs() > 1e-5 + 1e-4 * value.abs()
