@@ -1,6 +1,8 @@
 """Checkpoints of two processes: exported by one, resumed by another number, or refused with the reason."""
 
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,16 @@ def test_one_process_does_not_go_on_from_parts_and_is_told_why(in_parts, tiny_mo
 def test_two_processes_go_on_from_parts(pair, alone, in_parts, tiny_model, tmp_path, strategy):
     given = resumed(tmp_path, settings(tmp_path, 4, tiny_model, 2), in_parts / "checkpoints")
     pair.run(fit, tmp_path, given, strategy)
+    assert_equal(weights(tmp_path), weights(alone[1]))
+
+
+def test_one_process_with_the_strategy_goes_on_from_parts_of_two(alone, in_parts, tiny_model, tmp_path, strategy):
+    given = resumed(tmp_path, settings(tmp_path, 8, tiny_model, 2), in_parts / "checkpoints")
+    smaller = {**STRATEGIES[strategy], "init_args": {**STRATEGIES[strategy]["init_args"]}}
+    if "data_parallel_size" in smaller["init_args"]:
+        smaller["init_args"]["data_parallel_size"] = 1
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        assert fresh.submit(fit, tmp_path, given, smaller, devices=1).result(timeout=120)
     assert_equal(weights(tmp_path), weights(alone[1]))
 
 

@@ -1,6 +1,7 @@
 """SFT and reward modules on two processes: the numbers of one process whose batches are twice as large."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -29,15 +30,16 @@ def options(module: str, folder: Path, batch_size: int, **init) -> dict:
     }
 
 
-def fit(folder: Path, settings: dict, strategy: str | None = None) -> list[dict]:
+def fit(folder: Path, settings: dict, strategy: str | dict | None = None, devices: int = 2) -> list[dict]:
     """Run a stage in this process, alone or as one of two; returns the lines of its history."""
     from lit_rlhf.cli.stage import run_stage
 
     quiet = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
-    several = {} if strategy is None else {"devices": 2, "strategy": STRATEGIES[strategy]}
+    known = STRATEGIES[strategy] if isinstance(strategy, str) else strategy
+    several = {} if strategy is None else {"devices": devices, "strategy": known}
     trainer = {**settings["trainer"], "default_root_dir": str(folder), **quiet, **several}
     folder.mkdir(parents=True, exist_ok=True)
-    config = folder / f"options{strategy}.yaml"
+    config = folder / "options.yaml" if strategy is None else folder / f"options-{os.getpid()}.yaml"
     config.write_text(json.dumps({**settings, "trainer": trainer}))
     run_stage(["fit", "-c", str(config)])
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
