@@ -203,10 +203,10 @@ def in_bf16(path: str) -> dict:
     return {"seen": seen, "scores": scores.detach(), "gradients": gradients}
 
 
-def test_layers_in_bf16_leave_heads_sums_and_weights_in_fp32(pair, tiny_model):
-    both = pair.run(in_bf16, tiny_model)
+def check_in_bf16(both: list[dict], path: str) -> None:
+    """Layers in bf16, heads, scores and gradients in fp32, and nearly the numbers of one process in fp32."""
     torch.manual_seed(0)
-    network = RewardNetwork(tiny_model)
+    network = RewardNetwork(path)
     scores = network(sequences())
     (scores.sum() / 2).backward()
     assert both[0]["seen"] == {"layer": torch.bfloat16, "head": torch.float32}
@@ -216,3 +216,7 @@ def test_layers_in_bf16_leave_heads_sums_and_weights_in_fp32(pair, tiny_model):
         gradient = both[0]["gradients"][name]
         assert gradient.dtype == torch.float32
         assert (gradient - parameter.grad).norm() < 0.05 * parameter.grad.norm()
+
+
+def test_layers_in_bf16_leave_heads_sums_and_weights_in_fp32(pair, tiny_model):
+    check_in_bf16(pair.run(in_bf16, tiny_model), tiny_model)

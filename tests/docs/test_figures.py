@@ -13,18 +13,20 @@ from lit_rlhf.evaluation.report.wording import counts
 from lit_rlhf.evaluation.statistics import student_interval
 from tests.docs.pages import DOCS, ROOT
 
-TENTHS = " ".join(f"reward:slices/accuracy/{i}" for i in range(10))
+TENTHS = " ".join(f"reward:slices/accuracy/seen/{i}" for i in range(10))
 CONTRASTED = " ".join(
     f"(s6_{loss}_{what}_{kind})"
     for loss in ("simcse", "swav")
     for what in ("pairs", "differences")
     for kind in ("seen", "unseen")
 )
+UNSEEN_TREATED = " ".join(f"s4_{name}_ends_higher_unseen" for name in ("flip", "soft_margin", "flip_margin"))
 REGIMES = "regimes/offset"
 README = {
     "of the weakest tenth": "s1_weakest s1_strongest",
-    "flipping the weakest tenth repairs it": "reward:slices/accuracy/0 s3_flip_first=",
-    "contrastive losses": f"s6_simcse_differences_seen= s6_swav_pairs_unseen= {CONTRASTED}",
+    "flipping the weakest tenth repairs it": "reward:slices/accuracy/seen/0 s3_flip_first=",
+    "three epochs on treated labels": UNSEEN_TREATED,
+    "contrastive losses": f"s6_simcse_differences_unseen= s6_swav_pairs_unseen= {CONTRASTED}",
     "contrastive rewards help": "s8_flips ^flips/0/ppo",
     "they help where": "s8_offset_words_two s8_offset_prompt_two",
     "against an annotator": "s9_seq2seq_grows_less s9_length_gold",
@@ -35,9 +37,13 @@ IN_SHORT = {
     "strength finds": "s1_finds",
     "the share of pairs": "(s1_negative) reward:strength/share_negative reward:flip_rate",
     "trained on one tenth": f"(s2_weakest) (s2_upper) {TENTHS}",
-    "flipping the weakest": "reward:slices/accuracy/0 s3_flip_first= reward:slices/accuracy/1 s3_flip_second=",
+    "flipping the weakest": "reward:slices/accuracy/seen/0 s3_flip_first= "
+    "reward:slices/accuracy/seen/1 s3_flip_second=",
+    "the same on unseen kinds": f"(s2_weakest_unseen) (s2_upper_unseen) {TENTHS.replace('seen', 'unseen')}",
     "over several epochs": "(s4_baseline_falls) s4_margin_ends_higher=",
-    "PPO without KL penalty": "s5_margin s5_even",
+    "on unseen kinds of prompts treated": UNSEEN_TREATED,
+    "strength finds flipped labels among": "s1_finds_unseen",
+    "PPO without KL penalty": "s5_soft_margin s5_even",
     "contrastive losses": f"s6_swav_pairs_unseen± s6_simcse_pairs_unseen± s6_simcse_differences_unseen± {CONTRASTED}",
     "MetaRM widens": "s7_widens",
     "under an annotator who likes length": "seq2seq:length/policies/sft/seen/length "

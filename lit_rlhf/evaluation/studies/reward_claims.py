@@ -18,8 +18,7 @@ _WEAK_VOTERS = (
 )
 _NO_MEMORY = (
     "Three epochs under a rate that falls to zero do not make a model of this size memorise flipped labels: nothing "
-    "falls, so nothing can fall less. What remains is a gain of about .02 for every treatment, which five seeds do not "
-    "resolve."
+    "falls, so nothing can fall less. What remains is a gain of about .02 at the end for every treatment."
 )
 _CONTRAST = (
     "With one epoch at this size the contrastive loss takes more from the reward loss than it gives: dropout alone "
