@@ -180,7 +180,6 @@ def _lengths(kind: str, longest: int, new: int) -> dict[str, int]:
 def _machine(trainer: dict[str, Any]) -> dict[str, Any]:
     """Precision, number of GPUs and sharding that a Trainer's options mean."""
     strategy = trainer.get("strategy") or "auto"
-    init = (strategy.get("init_args") or {}) if isinstance(strategy, dict) else {}
     name = strategy.get("class_path", "") if isinstance(strategy, dict) else str(strategy)
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes", 1)
     count = len(devices) if isinstance(devices, list) else int(str(devices)) if str(devices).isdecimal() else None
@@ -191,7 +190,7 @@ def _machine(trainer: dict[str, Any]) -> dict[str, Any]:
         "precision": trainer.get("precision"),
         "gpus": 0 if trainer.get("accelerator") == "cpu" else count * nodes if count else None,
         "sharding": "fsdp" if sharded else None,
-        "checkpointing": True if init.get("activation_checkpointing_policy") or again else None,
+        "checkpointing": again or None,
     }
 
 

@@ -23,6 +23,8 @@ from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.fast import FastPaths
 from lit_rlhf.networks.finite import StepGuard
+from lit_rlhf.networks.wrapping import check_wrapping
+from lit_rlhf.policy.checks import check_averaging
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": {"class_path": "lit_rlhf.cli.tracking.Wandb"},
@@ -89,20 +91,13 @@ class StageCLI(LightningCLI):
         if isinstance(strategy, ModelParallelStrategy) and parts != 1:
             hint = "Give 1, and the number of all processes as data_parallel_size; see configs/trainer/fsdp2.yaml."
             raise DataError(f"is {parts}, and products are not split here", f"{where}.tensor_parallel_size", hint)
-        if not isinstance(strategy, FSDPStrategy):
-            return
-        if writes and getattr(strategy, "_state_dict_type", None) == "full":
-            message = "is full, and this strategy would not find an optimiser's state again in such a file"
-            hint = "Give sharded, as configs/trainer/fsdp.yaml does; `lit-rlhf export` makes one model of the folder."
-            raise DataError(message, f"{where}.state_dict_type", hint)
-        for option, given, hint in (
-            ("mixed_precision", strategy.mixed_precision, "Leave it out: trainer.precision says it."),
-            ("use_orig_params", not strategy.kwargs.get("use_orig_params", True), "Leave it out: it must be true."),
-        ):
-            if given:
-                raise DataError(
-                    "is not for this project's networks, which are split as they are built", f"{where}.{option}", hint
-                )
+        if isinstance(strategy, ModelParallelStrategy | FSDPStrategy):
+            check_averaging(self.trainer)
+            if self.trainer.precision in ("bf16-true", "16-true"):
+                hint = "Give bf16-mixed: layers are gathered and computed in bf16, heads, losses and sums in fp32."
+                raise DataError("is not for networks that are split", "option trainer.precision", hint)
+        if isinstance(strategy, FSDPStrategy):
+            check_wrapping(strategy, where, writes)
 
     def _parse_ckpt_path(self) -> None:
         """Keep the options as given, and refuse a checkpoint that does not fit them.

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import naming, write_json
 from lit_rlhf.networks.low_rank import quicken
-from lit_rlhf.networks.sharding import assembled, whole
+from lit_rlhf.networks.sharding import assembled, full_weights
 from lit_rlhf.networks.slices import standing_in
 from lit_rlhf.networks.together import rank
 
@@ -109,9 +109,9 @@ def save_adapters(body: nn.Module, head: nn.Linear | None, lora: LoRA, base: str
         base: Fingerprint of the frozen weights.
         directory: Where to: ``adapters.safetensors`` and ``adapters.json``.
     """
-    weights = {name: whole(value) for name, value in body.state_dict().items() if _of(name, "default")}
+    weights = full_weights(body, everywhere=False, wanted=lambda name: _of(name, "default"))
     if head is not None:
-        weights["head.weight"] = whole(head.weight.detach())
+        weights |= {f"head.{name}": value for name, value in full_weights(head, everywhere=False).items()}
     if rank():  # the first process writes
         return
     directory.mkdir(parents=True)

@@ -16,6 +16,7 @@ from torch.nn.utils import get_total_norm
 
 from lit_rlhf.data.errors import DataError, NotFiniteError
 from lit_rlhf.data.store import naming, write_json
+from lit_rlhf.networks.wrapping import unwrapped
 
 
 class StepGuard(Callback):
@@ -65,7 +66,9 @@ class StepGuard(Callback):
         if finite:
             return
         names = [
-            name for name, each in pl_module.named_parameters() if each.grad is not None and not _finite(each.grad)
+            unwrapped(name)
+            for name, each in pl_module.named_parameters()
+            if each.grad is not None and not _finite(each.grad)
         ]
         for each in parameters:
             each.grad = None

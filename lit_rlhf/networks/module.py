@@ -39,15 +39,19 @@ class NetworkModule(LightningModule):
 
         ModelParallelStrategy does it by FSDP2, FSDPStrategy by FSDP, where a wrapper takes the network's place.
         """
+        self._split(network)
+        self._move_the_rest()
+
+    def _split(self, network: nn.Module) -> None:
         bf16 = getattr(self._trainer, "precision", None) == "bf16-mixed"
         if isinstance(self._strategy, ModelParallelStrategy):
             assert self.device_mesh is not None
             split(network, self.device_mesh["data_parallel"], bf16)
         elif isinstance(self._strategy, FSDPStrategy):
             wrap_network(self, network, bf16)
-            self._move_the_rest()
             plugin, device = self._strategy.precision_plugin, self._strategy.root_device.type
-            self._strategy.precision_plugin = Precision(plugin.precision, device)
+            if not isinstance(plugin, Precision):
+                self._strategy.precision_plugin = Precision(plugin.precision, device)
 
     def split_all(self) -> None:
         """Split every network in here if the strategy is to: what has an attribute ``computes``, with all inside it.
@@ -61,7 +65,8 @@ class NetworkModule(LightningModule):
         inner = {part for network in networks for part in network.modules() if part is not network}
         for network in networks:
             if network not in inner:
-                self.split(network)
+                self._split(network)
+        self._move_the_rest()
         left = next((name for name, each in self.named_parameters() if each.is_meta), None)
         if left is not None:
             hint = "Give its class an attribute `computes`, or take configs/trainer/ddp.yaml."
@@ -69,10 +74,12 @@ class NetworkModule(LightningModule):
 
     def _move_the_rest(self) -> None:
         """Bring what is not split to the device, which FSDPStrategy does not do."""
+        if not isinstance(self._strategy, FSDPStrategy):
+            return
         for part in [each for each in self.modules() if not is_wrapped(each)]:
             for value in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
-                if not value.is_meta:  # belongs to a network that is going to be split
-                    value.data = value.data.to(self.trainer.strategy.root_device)
+                if not value.is_meta:  # `split_all` says which network cannot be split
+                    value.data = value.data.to(self._strategy.root_device)
 
     def configure_gradient_clipping(
         self,

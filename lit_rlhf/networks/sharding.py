@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -87,7 +87,8 @@ def gathered(network: nn.Module) -> Generator[None]:
     """Whole weights for a while, gathered once: for rollouts, and for code that reads weights outside of a forward.
 
     All processes must enter and leave together; between, each may compute as often as it likes, without gradients.
-    Layers of a network that was split with ``bf16`` are in bf16 meanwhile: to write weights out, take `full_weights`.
+    Layers of a network that `split` has split with ``bf16`` are in bf16 meanwhile (FSDP's first version gathers all in
+    fp32): to write weights out, take `full_weights`.
     Nothing happens to a network that is not split, or is gathered already.
 
     Args:
@@ -191,17 +192,20 @@ def clip_gradients(parameters: Iterable[Parameter], limit: float) -> Tensor:
     return norm
 
 
-def full_weights(module: nn.Module, everywhere: bool = True) -> dict[str, Tensor]:
+def full_weights(
+    module: nn.Module, everywhere: bool = True, wanted: Callable[[str], bool] = lambda name: True
+) -> dict[str, Tensor]:
     """All weights and buffers of a module by name, whole, in fp32 and on the CPU.
 
     Args:
         module: May be split; all processes must ask together then.
         everywhere: Whether all processes want them; otherwise the others take part, and get nothing.
+        wanted: Says by its name whether one is meant.
     """
     found: dict[str, Tensor] = {}
     closed = [each for each in wrappers(module) if id(each) not in _whole.get()]
     with opened(closed, on_first=not everywhere):
-        for name, value in bare(module).state_dict().items():
+        for name, value in [(name, each) for name, each in bare(module).state_dict().items() if wanted(name)]:
             tensor = whole(value.detach())
             if everywhere or rank() == 0:
                 found[name] = tensor.cpu().clone() if closed else tensor.cpu()

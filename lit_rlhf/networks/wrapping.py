@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.precision import FSDPPrecision
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
-from torch.distributed.fsdp import MixedPrecision
+from torch.distributed.fsdp import MixedPrecision, ShardingStrategy
+from torch.distributed.fsdp._runtime_utils import _reshard  # pyright: ignore[reportPrivateUsage]
 from torch.distributed.fsdp.wrap import wrap
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.slices import put, stored_of
 from lit_rlhf.networks.units import computing
 
@@ -77,7 +80,7 @@ def wrap_network(owner: nn.Module, network: nn.Module, bf16: bool = False) -> No
     root: Any = _wrapped(network, plain)
     _replace(owner, network, root)
     through, computed = root.forward, computing(root, compute)
-    root.gathering = lambda compute: root(_Deferred(compute))
+    root.gathering = lambda compute: _gathering(root, compute)
     root.forward = lambda *args, **kwargs: through(*args) if _is_deferred(args) else computed(*args, **kwargs)
     network.forward = lambda *args, **kwargs: args[0].compute() if _is_deferred(args) else computed(*args, **kwargs)
     for name in getattr(network, "computes", ()):
@@ -89,7 +92,22 @@ def wrap_network(owner: nn.Module, network: nn.Module, bf16: bool = False) -> No
 
 
 def _wrapped(module: nn.Module, precision: MixedPrecision) -> nn.Module:
-    return wrap(module, auto_wrap_policy=None, mixed_precision=precision)
+    found = wrap(module, auto_wrap_policy=None, mixed_precision=precision)
+    if not isinstance(found, FSDP):
+        raise RuntimeError("networks are wrapped within the strategy's model_sharded_context")
+    return found
+
+
+def _gathering(root: Any, compute: Callable[[], Any]) -> Any:
+    """Compute while the weights are whole.
+
+    FSDP keeps its root's for a way back. Where none comes, they are given up here: they would take memory, and not
+    follow the optimiser's next step.
+    """
+    found = root(_Deferred(compute))
+    if not torch.is_grad_enabled() and root._handle is not None and root._handle.uses_sharded_strategy:
+        _reshard(root, root._handle, True)
+    return found
 
 
 def _is_deferred(args: tuple[Any, ...]) -> bool:
@@ -163,3 +181,35 @@ def bare(module: nn.Module) -> nn.Module:
 def unwrapped(name: str) -> str:
     """A weight's name without that of wrappers around it, as it stands in checkpoints."""
     return name.replace(_PREFIX, "")
+
+
+def check_wrapping(strategy: FSDPStrategy, where: str, writes: bool) -> None:
+    """Refuse options of FSDPStrategy that do not do here what they say.
+
+    Args:
+        strategy: With its options.
+        where: What stands before the name of one.
+        writes: Whether checkpoints are written.
+
+    Raises:
+        DataError: Names the option.
+    """
+    offload, rest = strategy.cpu_offload, strategy.kwargs
+    again = getattr(strategy, "_activation_checkpointing_kwargs", None)
+    shared = strategy.sharding_strategy not in (ShardingStrategy.FULL_SHARD, ShardingStrategy.SHARD_GRAD_OP)
+    whole = writes and getattr(strategy, "_state_dict_type", None) == "full"
+    for option, given, why, hint in (
+        ("state_dict_type", whole, "is full, and an optimiser's state would not be found again in such a file",
+         "Give sharded, as configs/trainer/fsdp.yaml does; `lit-rlhf export` makes one model of the folder."),
+        ("sharding_strategy", shared, "leaves whole weights on several processes", "Give FULL_SHARD or SHARD_GRAD_OP."),
+        ("cpu_offload", bool(offload and offload.offload_params), "computes where networks do not look for them",
+         "Leave it out; `lit-rlhf plan` shows what saves memory."),
+        ("activation_checkpointing_policy", bool(again), "does not know that the last layer leaves tokens out",
+         "Take the callback lit_rlhf.networks.checkpointing.LayerCheckpointing, as configs/trainer/fsdp.yaml does."),
+        ("mixed_precision", strategy.mixed_precision is not None, "is not asked: layers and heads have their own",
+         "Leave it out: trainer.precision says it."),
+        ("use_orig_params", not rest.get("use_orig_params", True), "would take parameters away from optimisers",
+         "Leave it out: it must be true."),
+    ):  # fmt: skip
+        if given:
+            raise DataError(why, f"{where}.{option}", hint)

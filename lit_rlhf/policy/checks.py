@@ -63,11 +63,20 @@ def check_training(sampling: Sampling, trainer: Trainer) -> None:
         hint = "Train at a temperature above 0, with top_p 1 and top_k 0: log-probabilities are those of all tokens."
         raise DataError(f"is {sampling}", "sampling", hint)
     check_strategy(trainer)
+    check_averaging(trainer)
+    check_precision(trainer)
+
+
+def check_averaging(trainer: Trainer) -> None:
+    """Refuse callbacks that average weights where these are split.
+
+    Raises:
+        DataError: Names the callback.
+    """
     averaging = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
     if averaging and isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
         hint = "Leave it out, or take configs/trainer/ddp.yaml."
         raise DataError("copies whole networks, and these are split", f"callback {type(averaging[0]).__name__}", hint)
-    check_precision(trainer)
 
 
 def check_strategy(trainer: Trainer) -> None:
@@ -78,7 +87,7 @@ def check_strategy(trainer: Trainer) -> None:
     """
     known = (SingleDeviceStrategy, DDPStrategy, FSDPStrategy, ModelParallelStrategy)
     if not isinstance(trainer.strategy, known):
-        hint = "Take configs/trainer/ddp.yaml, or fsdp2.yaml, which splits networks and gathers each for the rollout."
+        hint = "Take a file of configs/trainer: ddp.yaml, or fsdp2.yaml or fsdp.yaml, which split every network."
         raise DataError(
             f"{type(trainer.strategy).__name__} cannot give the whole policy for a rollout",
             "option trainer.strategy",

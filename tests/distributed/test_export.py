@@ -86,7 +86,13 @@ def test_fsdp_does_not_go_on_from_a_file_and_writes_none(pair, alone, tiny_model
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("mixed_precision", {"class_path": "torch.distributed.fsdp.MixedPrecision"}), ("use_orig_params", False)],
+    [
+        ("mixed_precision", {"class_path": "torch.distributed.fsdp.MixedPrecision"}),
+        ("use_orig_params", False),
+        ("sharding_strategy", "NO_SHARD"),
+        ("cpu_offload", True),
+        ("activation_checkpointing_policy", ["transformers.models.llama.modeling_llama.LlamaDecoderLayer"]),
+    ],
 )
 def test_options_of_fsdp_that_others_decide_are_refused(tiny_model, tmp_path, monkeypatch, option, value):
     given = settings(tmp_path, 4, tiny_model, 1)
@@ -94,8 +100,17 @@ def test_options_of_fsdp_that_others_decide_are_refused(tiny_model, tmp_path, mo
     monkeypatch.setitem(
         STRATEGIES, "fsdp", {**STRATEGIES["fsdp"], kind: {**STRATEGIES["fsdp"].get(kind, {}), option: value}}
     )
-    with pytest.raises(DataError, match=rf"{option}: is not for[\s\S]*Leave it out"):
+    with pytest.raises(DataError, match=rf"trainer\.strategy\.init_args\.{option}: "):
         fit(tmp_path, given, "fsdp")
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+def test_what_cannot_be_done_with_split_networks_is_refused(tiny_model, tmp_path, strategy):
+    given = settings(tmp_path, 4, tiny_model, 1)
+    averaging = {"callbacks": [{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}]}
+    for trainer, told in ((averaging, "copies whole networks"), ({"precision": "bf16-true"}, "bf16-mixed")):
+        with pytest.raises(DataError, match=told):
+            fit(tmp_path, {**given, "trainer": {**given["trainer"], **trainer}}, strategy)
 
 
 def test_one_process_goes_on_where_two_stopped(pair, alone, tiny_model, tmp_path):

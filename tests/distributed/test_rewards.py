@@ -61,10 +61,10 @@ def alone(tiny_model, samples, tmp_path_factory):
     """History and exported weights of one process whose batches are twice as large, for each case."""
     known = {}
 
-    def run(case: str) -> tuple[list[dict], dict]:
+    def run(case: str) -> tuple[list[dict], dict, Path]:
         if case not in known:
             folder = tmp_path_factory.mktemp(case)
-            known[case] = fit(folder, settings(case, folder, 8, tiny_model, samples)), weights(folder)
+            known[case] = fit(folder, settings(case, folder, 8, tiny_model, samples)), weights(folder), folder
         return known[case]
 
     return run
@@ -94,11 +94,16 @@ RUNS = [
 @pytest.mark.parametrize(("strategy", "case"), RUNS)
 def test_two_processes_train_as_one_with_larger_batches(case, strategy, pair, alone, tiny_model, samples, tmp_path):
     """Seventeen rows in steps of eight, eight and one: in the last one a process is idle."""
-    expected, trained = alone(case)
+    expected, trained, one = alone(case)
     lines, _ = pair.run(fit, tmp_path, settings(case, tmp_path, 4, tiny_model, samples), strategy)
     assert len(lines) == len(expected) == 4
     for ours, theirs in zip(lines, expected, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5, rel=1e-5)
+    if "lora" in case:
+        files = [Path(folder) / "export/adapters/adapters.safetensors" for folder in (tmp_path, one)]
+        ours, theirs = map(load_file, files)
+        assert [*map(torch.Tensor.size, ours.values())] == [*map(torch.Tensor.size, theirs.values())]
+        assert all(torch.allclose(value, theirs[name], atol=2e-4) for name, value in ours.items())
     for name, weight in weights(tmp_path).items():
         difference = (weight - trained[name]).abs()  # AdamW makes much of the sign of gradients near zero
         assert difference.mean() < 1e-6

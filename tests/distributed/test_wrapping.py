@@ -64,6 +64,14 @@ def computed(path: str) -> dict:
         parts = [policy(sequences(ROWS[i : i + 2 - rank])) for i in range(0, 4, 2 - rank)]  # more often on one of them
     found["parts"] = [len(part) for part in parts]
     found["again"] = [each(sequences()).detach() for each in (policy, bare[0])]
+    with torch.no_grad():
+        policy(sequences())
+        for parameter in policy.parameters():
+            parameter.mul_(2.0)  # what a step does behind a forward without gradients
+    found["doubled"] = full_weights(policy)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.div_(2.0)
     found["weights"], found["split"] = full_weights(policy), [is_split(policy), is_split(policy.model.base_model)]
     return found
 
@@ -98,6 +106,7 @@ def test_wrapped_networks_compute_and_learn_as_whole_ones(pair, tiny_model):
         assert found["split"] == [True, True]
         assert 0.45 * total < found["held"] < 0.55 * total
         assert found["count"] == sum(each.numel() for each in trained.parameters())
+        assert all(torch.equal(value, 2 * found["weights"][name]) for name, value in found["doubled"].items())
         assert found["weights"].keys() == policy.state_dict().keys()
         assert all(torch.equal(value, policy.state_dict()[name]) for name, value in found["weights"].items())
 
