@@ -45,7 +45,7 @@ demo: $(STAMP)
 # Each part of a study runs in a process of one thread. A row runs the parts that its claims need, in the study's folder.
 study: $(STAMP)
 	@test -f configs/studies/$(or $(firstword $(STUDIES_$(NAME))),$(NAME))$(if $(SIZE),_$(SIZE)).yaml || \
-		{ echo "make study: NAME is reward, seq2seq, ppo, s1 to s10, or over; SIZE is quick, or not given" >&2; exit 2; }
+		{ echo "make study: NAME is reward, seq2seq, ppo, s1 to s10, or over; SIZE is quick, for reward also ten, or not given" >&2; exit 2; }
 	@set -e; for study in $(or $(STUDIES_$(NAME)),$(NAME)); do \
 		OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false \
 			$(BIN)/lit-rlhf study -c configs/studies/$${study}$(if $(SIZE),_$(SIZE)).yaml \

@@ -20,7 +20,7 @@ CONTRASTED = " ".join(
     for what in ("pairs", "differences")
     for kind in ("seen", "unseen")
 )
-UNSEEN_TREATED = " ".join(f"s4_{name}_ends_higher_unseen" for name in ("flip", "soft_margin", "flip_margin"))
+UNSEEN_TREATED = " ".join(f"s4_{name}_ends_higher_unseen" for name in ("margin", "flip", "soft_margin", "flip_margin"))
 REGIMES = "regimes/offset"
 README = {
     "of the weakest tenth": "s1_weakest s1_strongest",
@@ -39,9 +39,10 @@ IN_SHORT = {
     "trained on one tenth": f"(s2_weakest) (s2_upper) {TENTHS}",
     "flipping the weakest": "reward:slices/accuracy/seen/0 s3_flip_first= "
     "reward:slices/accuracy/seen/1 s3_flip_second=",
-    "the same on unseen kinds": f"(s2_weakest_unseen) (s2_upper_unseen) {TENTHS.replace('seen', 'unseen')}",
-    "over several epochs": "(s4_baseline_falls) s4_margin_ends_higher=",
-    "on unseen kinds of prompts treated": UNSEEN_TREATED,
+    "the same on unseen kinds of": f"(s2_weakest_unseen) (s2_upper_unseen) {TENTHS.replace('seen', 'unseen')}",
+    "over several epochs": "(s4_baseline_falls) (s4_margin_falls_less)",
+    "treated labels": UNSEEN_TREATED.replace("_unseen", ""),
+    "the same on unseen kinds: treated": UNSEEN_TREATED,
     "strength finds flipped labels among": "s1_finds_unseen",
     "PPO without KL penalty": "s5_soft_margin s5_even",
     "contrastive losses": f"s6_swav_pairs_unseen± s6_simcse_pairs_unseen± s6_simcse_differences_unseen± {CONTRASTED}",

@@ -44,7 +44,7 @@ _ONE_POLICY = (
     "Forty iterations of PPO against a model of this size move the policy in different ways from seed to seed, and "
     "the spread does not shrink in each."
 )
-_NEAR = "Lower by about what the criterion allows; the interval of five seeds reaches beyond it."
+_NEAR = "Lower by about what the criterion allows; the interval over seeds reaches beyond it."
 
 
 def _seen(m: Measurement) -> dict[str, Any]:
