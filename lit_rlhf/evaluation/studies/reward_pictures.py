@@ -41,8 +41,11 @@ def _band(axis: Any, x: Any, table: Any, **style: Any) -> None:
 
 
 def _agreement(axis: Any, measurements: list[Measurement]) -> None:
-    shares = [[share["share"] for share in m["strength"]["true_label"]["agreement"]] for m in measurements]
-    _band(axis, range(1, len(shares[0]) + 1), shares, color=COLOURS[1])
+    for number, name in enumerate(("pairs that voters were trained on", "pairs of unseen kinds"), 1):
+        reports = [m["strength"] if number == 1 else m["strength"]["unseen"] for m in measurements]
+        shares = [[share["share"] for share in report["true_label"]["agreement"]] for report in reports]
+        _band(axis, range(1, len(shares[0]) + 1), shares, color=COLOURS[number], label=name)
+    axis.legend(frameon=False, fontsize=8)
     axis.axhline(1 - measurements[0]["flip_rate"], color="grey", linewidth=0.8, linestyle=":")
     axis.set(title="labels that are right, by tenth of strength", xlabel="tenth, weakest first", ylim=(0, 1.02))
 
@@ -67,7 +70,7 @@ def _treatments(axis: Any, measurements: list[Measurement]) -> None:
         means = np.mean(curves, axis=0)
         axis.plot(range(1, len(means) + 1), means, "o-", markersize=3, color=colour, label=_LABELS.get(name, name))
     axis.legend(frameon=False, fontsize=8)
-    axis.set_xticks(range(1, len(measurements[0]["treatments"]["baseline"]) + 1))
+    axis.set_xticks(range(1, len(measurements[0]["treatments"]["baseline"]["seen"]) + 1))
     axis.set(title="true accuracy over the epochs (means)", xlabel="epoch")
 
 
