@@ -54,7 +54,9 @@ def row_list(claims: Claims, seconds: dict[str, float]) -> str:
             continue
         found = counts(mine)
         paper = f'<span class="paper">{escape(about.paper)}</span>' if about.paper else ""
-        time = f"about {max(seconds[row] / 60, 1):.0f} min of one core" if row in seconds else ""
+        took = f"about {max(seconds[row] / 60, 1):.0f} min of one core" if row in seconds else ""
+        seeds = max(claim["seeds"] for claim in mine)
+        time = f"{took} for {seeds} seeds" if took and seeds else took
         items.append(
             f'<li><a class="tag" href="#claims" data-row="{row}">{label(row)}</a>'
             f'<div class="row-main"><h3>{escape(about.title)}</h3>'
