@@ -160,8 +160,10 @@ def _unusable(record: Record, view: View, seen: set[str]) -> str | None:
 def _encode(records: list[Record], renderer: Renderer, view: View) -> list[Row]:
     none: list[list[int]] = [[]] * len(records)
     prompts = renderer.prompts_ids([record.prompt for record in records])
-    chosen = none if view == "prompts" else renderer.responses_ids([record.chosen or "" for record in records])
-    rejected = renderer.responses_ids([record.rejected or "" for record in records]) if view == "pairs" else none
+    texts = [[record.chosen or "" for record in records], [record.rejected or "" for record in records]]
+    cut = [[side in record.meta.get("truncated", ()) for record in records] for side in ("chosen", "rejected")]
+    chosen = none if view == "prompts" else renderer.responses_ids(texts[0], cut[0])
+    rejected = renderer.responses_ids(texts[1], cut[1]) if view == "pairs" else none
     for record, prompt in zip(records, prompts, strict=True):
         if not prompt:
             hint = "Use a template that writes something, such as the beginning-of-sequence token."

@@ -37,7 +37,8 @@ class Record:
         chosen_scores: Scores of the chosen response that came with the data, one per scoring model.
         rejected_scores: The same for the rejected response.
         strength: Mean preference strength that came with the data.
-        meta: Anything else worth keeping, by name.
+        meta: Anything else worth keeping, by name. ``truncated`` names those of ``chosen`` and ``rejected`` that were
+            cut off: such a response has no end, and none is written behind it.
     """
 
     prompt: tuple[Message, ...]

@@ -1,5 +1,6 @@
 """Offline baselines: what the SFT policy earns on each prompt, sampled and scored once."""
 
+import json
 from contextlib import nullcontext
 from typing import Any
 
@@ -159,6 +160,8 @@ class BaselineModule(NetworkModule):
                     "scores": None if scores is None else scores[own],
                     "lengths": lengths[own],
                     "truncated": truncated[own],
+                    # As text, since each prompt may have other fields; what JSON does not know becomes its text.
+                    "meta": json.dumps(record.meta, default=str),
                 }
             )
         return rows

@@ -1,5 +1,6 @@
 """Modules that learn a reward, and the `Reward` objects that policy optimisation consumes."""
 
+from lit_rlhf.rewards.checked import CheckedReward
 from lit_rlhf.rewards.contrastive import ContrastiveReward
 from lit_rlhf.rewards.contrastive_module import ContrastiveRewardModule
 from lit_rlhf.rewards.ensemble import EnsembleReward
@@ -13,9 +14,11 @@ from lit_rlhf.rewards.scalar import ScalarReward
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
 from lit_rlhf.rewards.seq2seq import Seq2SeqReward
 from lit_rlhf.rewards.seq2seq_module import Seq2SeqRewardModule
+from lit_rlhf.rewards.vllm import VLLMReward
 from lit_rlhf.rewards.wrappers import ClipReward, LengthPenalty, RewardWrapper, ScaledReward, TruncationPenalty
 
 __all__ = [
+    "CheckedReward",
     "ClipReward",
     "ContrastiveReward",
     "ContrastiveRewardModule",
@@ -36,4 +39,5 @@ __all__ = [
     "SequenceReward",
     "TokenIncrementReward",
     "TruncationPenalty",
+    "VLLMReward",
 ]

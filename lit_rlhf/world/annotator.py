@@ -1,10 +1,12 @@
 """A human annotator in miniature: noisy in a known way, biased in a known way."""
 
+import copy
 import math
+from collections.abc import Callable
 from functools import cache
 from random import Random
 from statistics import NormalDist, fmean, pstdev
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.world.families import FAMILIES
@@ -31,6 +33,19 @@ class Verdict(NamedTuple):
         return self.prefers_first
 
 
+Gold = Callable[[str, str], float]
+"""The gold reward of a prompt's text and a response."""
+
+Prompts = Callable[[Random, int], list[str]]
+"""Draws so many training prompts of a world, on which the traits of its prompts are scaled."""
+
+
+def embedded_prompts(rng: Random, count: int) -> list[str]:
+    """Training prompts of the embedded world, its families in turn."""
+    families = tuple(FAMILIES)
+    return [draw_task(rng, families[i % len(families)], "train").prompt for i in range(count)]
+
+
 def _raw_trait(name: str, prompt: str) -> float:
     """Sum of fixed weights of a prompt's words, each word once; the weights of short words are 0."""
     words = sorted({word.lower() for word in split_words(prompt) if len(word) > 3})
@@ -38,20 +53,22 @@ def _raw_trait(name: str, prompt: str) -> float:
 
 
 @cache
-def _trait_scale(name: str) -> tuple[float, float]:
-    rng = Random(f"scale of {name}")
-    families = tuple(FAMILIES)
-    values = [_raw_trait(name, draw_task(rng, families[i % len(families)], "train").prompt) for i in range(_SAMPLE)]
+def _trait_scale(name: str, prompts: Prompts) -> tuple[float, float]:
+    values = [_raw_trait(name, prompt) for prompt in prompts(Random(f"scale of {name}"), _SAMPLE)]
     return fmean(values), pstdev(values)
 
 
-def prompt_bias(prompt: str) -> float:
+def prompt_bias(prompt: str, prompts: Prompts = embedded_prompts) -> float:
     """A learnable offset b(x): a sum of fixed word weights, with mean 0 and variance 1 over training prompts.
 
     It depends on the prompt alone. So it cancels within a pair and never changes a label; it matters where
     scores of different prompts meet, as in the reward of PPO.
+
+    Args:
+        prompt: The user's text.
+        prompts: Draws training prompts of the world that the prompt is from.
     """
-    mean, spread = _trait_scale("bias")
+    mean, spread = _trait_scale("bias", prompts)
     return (_raw_trait("bias", prompt) - mean) / spread
 
 
@@ -59,7 +76,7 @@ class Annotator:
     """Chooses between two responses by Bradley-Terry on a biased score, then errs at a known rate.
 
     P(first preferred) = sigmoid((score(first) - score(second)) / temperature); then the label is flipped,
-    independently, with the prompt's flip rate.
+    independently, with the prompt's flip rate. It works in any world with a gold reward; see `of_world`.
 
     Args:
         temperature: Bradley-Terry temperature in units of gold reward; 0 always takes the higher score.
@@ -101,23 +118,37 @@ class Annotator:
         self.flip_spread = flip_spread
         self.ambiguous = ambiguous
         self.seed = seed
+        self._gold: Gold = gold_reward
+        self._prompts: Prompts = embedded_prompts
+
+    def of_world(self, gold: Gold, prompts: Prompts) -> Self:
+        """The same annotator, with the same numbers, in another world than the embedded one.
+
+        Args:
+            gold: The world's gold reward, which takes the place of the embedded world's.
+            prompts: Draws training prompts of that world: so the mean flip rate, and the size of the prompt's offset,
+                are there what they are called.
+        """
+        moved = copy.copy(self)
+        moved._gold, moved._prompts = gold, prompts
+        return moved
 
     def score(self, prompt: str, response: str) -> float:
         """Gold reward plus this annotator's biases."""
-        score = gold_reward(prompt, response)
+        score = self._gold(prompt, response)
         if self.length_bias:
             score += self.length_bias * len(split_words(response))
         if self.refusal_bias and is_refusal(response):
             score += self.refusal_bias
         if self.prompt_bias:
-            score += self.prompt_bias * prompt_bias(prompt)
+            score += self.prompt_bias * prompt_bias(prompt, self._prompts)
         return score
 
     def flip_probability(self, prompt: str) -> float:
         """Probability that a label of this prompt is flipped."""
         if not self.flip_spread:
             return self.flip_rate
-        mean, spread = _trait_scale("flips")
+        mean, spread = _trait_scale("flips", self._prompts)
         place = NormalDist().cdf((_raw_trait("flips", prompt) - mean) / spread)  # about uniform over prompts
         return self.flip_rate * (1.0 + self.flip_spread * (2.0 * place - 1.0))
 
