@@ -38,6 +38,8 @@ class RemoteReward(SequenceReward):
             finite number for each response; it names the address and the prompt.
     """
 
+    _expected = '{"scores": [one number per input]}'
+
     def __init__(
         self,
         endpoint: Endpoint,
@@ -48,7 +50,7 @@ class RemoteReward(SequenceReward):
     ) -> None:
         super().__init__()
         if batch_size < 1:
-            raise DataError(f"is {batch_size}", "RemoteReward, batch_size", "Give 1 or more.")
+            raise DataError(f"is {batch_size}", f"{type(self).__name__}, batch_size", "Give 1 or more.")
         self.endpoint, self.name, self.path, self.scale, self.batch_size = endpoint, name, path, scale, batch_size
 
     def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
@@ -62,21 +64,38 @@ class RemoteReward(SequenceReward):
         return self.remembered(completions, self._score)
 
     def _score(self, completions: Completions) -> Tensor:
-        inputs = _inputs(completions)
-        parts = [inputs[start : start + self.batch_size] for start in range(0, len(inputs), self.batch_size)]
-        answers = self.endpoint.post_all(self.path, [{"inputs": part} for part in parts])
-        scores = [score for part, answer in zip(parts, answers, strict=True) for score in self._checked(part, answer)]
-        return self.scale * torch.tensor(scores, device=completions.sequences.ids.device)
+        return self.scale * torch.tensor(self._ask(completions), device=completions.sequences.ids.device)
 
-    def _checked(self, inputs: list[dict[str, Any]], answer: Any) -> list[float]:
-        scores = answer.get("scores") if isinstance(answer, dict) else None
-        if not isinstance(scores, list) or len(scores) != len(inputs):
+    def _ask(self, completions: Completions, **fields: Any) -> list[float]:
+        """The server's scores; ``fields`` are put into each question."""
+        starts = range(0, len(completions), self.batch_size)
+        parts = [completions[start : start + self.batch_size] for start in starts]
+        answers = self.endpoint.post_all(self.path, [self._question(part) | fields for part in parts])
+        return [score for part, answer in zip(parts, answers, strict=True) for score in self._checked(part, answer)]
+
+    def _question(self, part: Completions) -> dict[str, Any]:
+        """What the server is asked about some responses."""
+        rows = zip(part.records, part.texts, part.truncated.tolist(), strict=True)
+        return {
+            "inputs": [
+                {"messages": [asdict(message) for message in record.prompt], "response": text, "truncated": truncated}
+                for record, text, truncated in rows
+            ]
+        }
+
+    def _read(self, answer: Any) -> Any:
+        """The scores in an answer, in the order of the question; what is no list of numbers is refused later."""
+        return answer.get("scores") if isinstance(answer, dict) else None
+
+    def _checked(self, part: Completions, answer: Any) -> list[float]:
+        scores = self._read(answer)
+        if not isinstance(scores, list) or len(scores) != len(part):
             found = f"{len(scores)} scores" if isinstance(scores, list) else f"{str(answer)[:200]!r}"
-            message = f"gave {found} for {len(inputs)} responses, the first to {_shown(inputs[0])}"
-            raise DataError(message, self._address, 'Expected {"scores": [one number per input]}.')
-        for score, asked in zip(scores, inputs, strict=True):
+            message = f"gave {found} for {len(part)} responses, the first to {_shown(part, 0)}"
+            raise DataError(message, self._address, f"Expected {self._expected}.")
+        for row, score in enumerate(scores):
             if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= _LARGEST:
-                message = f"gave {str(score)[:80]} for {_shown(asked)}"
+                message = f"gave {str(score)[:80]} for {_shown(part, row)}"
                 kind = NotFiniteError if isinstance(score, float) else DataError
                 raise kind(message, self._address, "A score is a finite number.")
         return [float(score) for score in scores]
@@ -88,13 +107,5 @@ class RemoteReward(SequenceReward):
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
-def _inputs(completions: Completions) -> list[dict[str, Any]]:
-    rows = zip(completions.records, completions.texts, completions.truncated.tolist(), strict=True)
-    return [
-        {"messages": [asdict(message) for message in record.prompt], "response": text, "truncated": truncated}
-        for record, text, truncated in rows
-    ]
-
-
-def _shown(asked: dict[str, Any]) -> str:
-    return f"prompt {asked['messages'][-1]['content'][:80]!r}, response {asked['response'][:80]!r}"
+def _shown(part: Completions, row: int) -> str:
+    return f"prompt {part.records[row].prompt[-1].content[:80]!r}, response {part.texts[row][:80]!r}"
