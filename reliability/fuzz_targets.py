@@ -297,7 +297,8 @@ def _responses(folder: Path) -> Run:
         text = fields.filled(data.decode("utf-8", "replace"), "response")
         for renderer in _renderers():
             ids = renderer.response_ids(text)
-            demand(_marks(renderer, ids) == [renderer.eos_id] == ids[-1:], "a forged end", text)
+            end = renderer.closing_ids
+            demand(_marks(renderer, ids) == [renderer.eos_id] and ids[-len(end) :] == end, "a forged end", text)
         renderer = _renderers()[0]
         demand(renderer.response_text(renderer.response_ids(text)) == text, "another response", text)
 

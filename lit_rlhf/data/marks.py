@@ -9,6 +9,7 @@ from lit_rlhf.data.records import Message
 
 Prompt = tuple[Message, ...]
 
+_SAID_BY_ANSWERS = ("<think>", "</think>")  # a model's own words: a template may write them, and so may its answers
 _PRIVATE_USE = range(0xF0000, 0xFFFFE)
 
 
@@ -27,13 +28,14 @@ class Marks:
         texts |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
         if tokenizer.unk_token_id not in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.sep_token_id):
             texts.pop(tokenizer.unk_token_id, None)
+        texts = {token: text for token, text in texts.items() if text not in _SAID_BY_ANSWERS}
         self.texts: dict[int, str] = texts
         longest_first = sorted(filter(None, texts.values()), key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def are_in(self, prompt: Prompt) -> bool:
         """Whether a message contains the text of such a token."""
-        return any(self._pattern.search(message.content) for message in prompt)
+        return any(self.pattern.search(message.content) for message in prompt)
 
     def spelled_out(self, ids: list[int]) -> list[int]:
         """Ids of a text that nobody but its author wrote, with what is left of such tokens spelled out."""
@@ -53,9 +55,9 @@ class Marks:
         """
         taken = {char for message in prompt for char in message.content}
         free = (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
-        said = {text: None for message in prompt for text in self._pattern.findall(message.content)}
+        said = {text: None for message in prompt for text in self.pattern.findall(message.content)}
         stand_in = dict(zip(said, free, strict=False))
-        hidden = (self._pattern.sub(lambda found: stand_in[found[0]], message.content) for message in prompt)
+        hidden = (self.pattern.sub(lambda found: stand_in[found[0]], message.content) for message in prompt)
         rendered = render(tuple(Message(old.role, text) for old, text in zip(prompt, hidden, strict=True)))
         stands_for = {char: text for text, char in stand_in.items()}
         return self._encoded(re.split(f"([{''.join(stands_for)}])", rendered), stands_for)

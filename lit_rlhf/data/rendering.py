@@ -10,35 +10,30 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
+import torch
+
+from lit_rlhf.data import templates
+from lit_rlhf.data.batches import Sequences, stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.marks import Marks
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.rows import check_folder, near_names
+from lit_rlhf.data.turns import PROBE, Turn
 
-_BOS = "{{ bos_token or '' }}"
-TEMPLATES: dict[str, str] = {
-    "dialogue": _BOS
-    + "{% for message in messages %}"
-    + "{{ {'system': 'System', 'user': 'Human', 'assistant': 'Assistant'}[message.role] }}: {{ message.content }}\n\n"
-    + "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}",
-    "plain": _BOS + "{% for message in messages %}{{ ' ' if loop.index > 1 else '' }}{{ message.content }}{% endfor %}",
-}
-"""Named chat templates for tokenizers that bring none: a transcript, or the bare text for a raw language model."""
-
-# Some templates print today's date, unless they are given one, or from a function; a score must not depend on the day.
-_DATE = datetime(2024, 7, 26)
-_PINNED = {"date_string": "26 Jul 2024"}
-_TODAY = re.compile(r"""strftime_now\(\s*(['"])(.+?)\1\s*\)""")
-_PROBE = "\u241fPROBE\u241f"
+Prompt = tuple[Message, ...]
+TEMPLATES = templates.TEMPLATES
 
 
 class Renderer:
     """Turns (prompt, response) into token ids, and response ids back into text.
+
+    Prompt ids and response ids together are those of the whole conversation as the chat template writes it, the
+    answer's turn ended: a response's ids hold all that the template writes after an answer. A prompt goes up to the
+    answer, so it holds what the template puts before one (an empty think block, say).
 
     Only the template writes the tokens that begin and end turns: where a message or a response contains their text,
     that is spelled out. A template whose marks are plain words (``dialogue``) can be imitated all the same.
@@ -47,35 +42,49 @@ class Renderer:
         tokenizer: A transformers tokenizer. Its chat template is replaced when ``template`` is given.
         template: A name in `TEMPLATES`, or a Jinja chat template; None takes the tokenizer's own, and
             ``dialogue`` where it has none.
+        ends: Further ids at which generation stops, such as those of a model's ``generation_config``.
+        thinking: Let the policy reason before it answers: prompts end as the template's generation prompt does.
+        exact: Read as the tokenizer's template writes, even if that ends no turn: for models that others trained.
 
-    An encoder's tokenizer (BERT's) has no end-of-sequence token: there, the separator ends a response and the
-    classification token begins the text. Both are written into the tokenizer, and so travel with an exported model.
+    A template that ends an answer by no special token is made to end it by the end-of-sequence token, unless
+    ``exact``. An encoder's tokenizer (BERT's) has none: there, the separator ends a response and the classification
+    token begins the text. All of it is written into the tokenizer, and so travels with an exported model.
+
+    Attributes:
+        end_ids: Ids at which generation stops; the first is the one by which the template ends an answer.
 
     Raises:
         DataError: If the tokenizer has neither an end-of-sequence token nor a separator, or the template is neither
             a name nor Jinja. Later, if the template refuses a conversation.
     """
 
-    def __init__(self, tokenizer: Any, template: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str | None = None,
+        ends: Sequence[int] = (),
+        thinking: bool = False,
+        exact: bool = False,
+    ) -> None:
         if tokenizer.eos_token_id is None and tokenizer.sep_token_id is not None:
             tokenizer.eos_token = tokenizer.sep_token
             tokenizer.bos_token = tokenizer.bos_token or tokenizer.cls_token
         if tokenizer.eos_token_id is None:
             hint = "Give one: `eos_token` in the model's tokenizer_config.json."
             raise DataError("has no end-of-sequence token, so no response can end", "tokenizer", hint)
-        if template is None and tokenizer.chat_template is None:
-            template = "dialogue"
-        if template is not None:
-            if template not in TEMPLATES and "{" not in template:  # every prompt would read alike
-                hint = f"Named ones are {', '.join(TEMPLATES)}; a Jinja text has its parts in braces."
-                raise DataError(f"no template is called {template!r}", "option data.template", hint)
-            tokenizer.chat_template = TEMPLATES.get(template, template)
-        self.tokenizer = tokenizer
-        self.eos_id: int = tokenizer.eos_token_id
+        tokenizer.chat_template = templates.choose(tokenizer, template)
+        self.tokenizer, self.thinking = tokenizer, thinking
+        self._declared = [int(tokenizer.eos_token_id), *ends]
+        self._read_template()
+        if self._end is None and not exact:
+            tokenizer.chat_template = templates.ended(tokenizer.chat_template)
+            self._read_template()
+        named = [token for token in self.closing_ids if token in self._special]
+        self.end_ids: tuple[int, ...] = tuple(dict.fromkeys([*named, *self._declared]))
 
     @classmethod
-    def load(cls, path: str, template: str | None = None) -> "Renderer":
-        """Load the tokenizer of a Hugging Face directory or Hub id."""
+    def load(cls, path: str, template: str | None = None, thinking: bool = False, exact: bool = False) -> "Renderer":
+        """Load the tokenizer of a Hugging Face directory or Hub id, and what its generation config ends at."""
         from transformers import AutoTokenizer
 
         check_folder(path)
@@ -86,17 +95,29 @@ class Renderer:
             hint = near_names(path) if not os.path.exists(path) else ""
             hint = hint or "Give a Hugging Face directory."
             raise DataError(f"no tokenizer could be loaded: {reason}", path, hint) from None
-        return cls(tokenizer, template)
+        return cls(tokenizer, template, _declared_ends(path), thinking, exact)
 
-    def warning(self, texts: Iterable[list[int]]) -> str:
-        """What to tell where more than a hundredth of the tokens are unknown to the tokenizer; else nothing."""
-        unknown = self.tokenizer.unk_token_id
-        if unknown is None or unknown == self.eos_id:  # some bring one token for both
-            return ""
-        counted = [(ids.count(unknown), len(ids)) for ids in texts]
-        share = sum(count for count, _ in counted) / max(1, sum(length for _, length in counted))
-        said = f"warning: {share:.0%} of the tokens are unknown to the tokenizer: those words are lost on the model."
-        return said if share > 0.01 else ""
+    def _read_template(self) -> None:
+        """Find out what the template writes around an answer, and how that is tokenised."""
+        turn = None
+        with suppress(DataError):
+            turn = Turn.of(self._written)
+        self._turn = turn
+        self.closing_ids: list[int] = []
+        if turn is not None:
+            self._anchor = turn.anchor(self._boundaries)
+            self._anchor_ids = self._encode([self._anchor])[0] if self._anchor else []
+            body, whole = self._encode([f"{self._anchor}{turn.blank}a{end}" for end in ("", turn.closing)])
+            self.closing_ids = whole[len(body) :] if whole[: len(body)] == body else self._encode([turn.closing])[0]
+        places = [place for place, token in enumerate(self.closing_ids) if token in self._special]
+        self._end = places[0] if places else None
+
+    # ------------------------------------------------------------------ facts
+
+    @property
+    def eos_id(self) -> int:
+        """The id by which an answer ends."""
+        return self.end_ids[0]
 
     @property
     def pad_id(self) -> int:
@@ -104,67 +125,21 @@ class Renderer:
         pad = self.tokenizer.pad_token_id
         return self.eos_id if pad is None else pad
 
-    def prompt_text(self, prompt: tuple[Message, ...]) -> str:
-        """The conversation as the template writes it, ready for the assistant's next words."""
-        messages = [{"role": message.role, "content": message.content} for message in prompt]
-        return self._template(messages, add_generation_prompt=True)
-
-    def prompts_ids(self, prompts: Sequence[tuple[Message, ...]]) -> list[list[int]]:
-        """Token ids of rendered conversations, generation prompt included.
-
-        Special-token text inside a message is spelled out, as in a response.
-        """
-        rows = self._encode([self.prompt_text(prompt) for prompt in prompts])
-        for index, prompt in enumerate(prompts):
-            if self._marks.are_in(prompt):
-                rows[index] = self._marks.prompt_ids(prompt, self.prompt_text)
-        return rows
-
-    def prompt_ids(self, prompt: tuple[Message, ...]) -> list[int]:
-        """Token ids of one rendered conversation."""
-        return self.prompts_ids([prompt])[0]
-
-    def responses_ids(self, texts: Sequence[str], truncated: Sequence[bool] | None = None) -> list[list[int]]:
-        """Token ids of responses; finished ones with their end-of-sequence.
-
-        Special-token text inside a response is spelled out, never turned into the token itself, so a
-        response can neither end early nor open a turn.
-
-        Args:
-            texts: The responses.
-            truncated: Which of them were cut off and so do not end; by default none. One without
-                any token ends all the same.
-        """
-        encoded = self._encode([self._response_prefix + text for text in texts], split_special_tokens=True)
-        rows = [self._marks.spelled_out(row) for row in encoded]
-        cut_off = truncated or [False] * len(rows)
-        return [row if row and cut else [*row, self.eos_id] for row, cut in zip(rows, cut_off, strict=True)]
-
-    def response_ids(self, text: str) -> list[int]:
-        """Token ids of one finished response."""
-        return self.responses_ids([text])[0]
-
-    def response_text(self, ids: list[int]) -> str:
-        """The text of sampled response ids, without special tokens."""
-        return self._decode(ids).removeprefix(self._decoded_prefix)
-
-    def answer_text(self, text: str) -> str:
-        """A response that another program decoded, as `response_text` gives it.
-
-        Others leave what the template writes before a response, and the blank that SentencePiece puts there.
-        """
-        drops_blank = self._writes_blank or self._decode(self._encode([" a"])[0]) == "a"
-        return text.removeprefix(self._response_prefix or (" " if drops_blank else ""))
-
-    def plain_ids(self, text: str) -> list[int]:
-        """Token ids of a text that no template surrounds."""
-        return self._encode([text])[0]
+    def warning(self, texts: Iterable[list[int]]) -> str:
+        """What to tell where more than a hundredth of the tokens are unknown to the tokenizer; else nothing."""
+        unknown = self.tokenizer.unk_token_id
+        if unknown is None or unknown in self.end_ids:  # some bring one token for both
+            return ""
+        counted = [(ids.count(unknown), len(ids)) for ids in texts]
+        share = sum(count for count, _ in counted) / max(1, sum(length for _, length in counted))
+        said = f"warning: {share:.0%} of the tokens are unknown to the tokenizer: those words are lost on the model."
+        return said if share > 0.01 else ""
 
     @cached_property
     def generation_ids(self) -> list[int]:
         """Token ids that open an assistant's turn; the end-of-sequence where the template writes nothing there."""
         question = [{"role": "user", "content": "Hello"}]
-        closed, opened = (self._template(question, add_generation_prompt=add) for add in (False, True))
+        closed, opened = (self._written(question, add) for add in (False, True))
         text = opened[len(closed) :] if opened.startswith(closed) else ""
         return self.plain_ids(text) or [self.eos_id]
 
@@ -179,36 +154,209 @@ class Renderer:
             self.tokenizer.chat_template,
             len(tokenizer) - len(own_pad),
             [token for token in tokenizer.all_special_tokens if token not in own_pad],
-            self.prompt_ids((Message("user", probe),)),
-            self.response_ids(probe),
+            *self.encoded((Message("user", probe),), [probe]),
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
-    def _template(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        from jinja2 import TemplateError
+    # ------------------------------------------------------------------ from text to ids
 
-        try:
-            return self.tokenizer.apply_chat_template(
-                messages,
-                chat_template=self._timeless_template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                **_PINNED,
-            )
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-            roles = ", ".join(message["role"] for message in messages[:10])
-            message = f"the chat template cannot write a conversation of {roles}: {error or type(error).__name__}"
-            raise DataError(message, "chat template", "Mend it, or name another one: data.template.") from None
+    def prompt_text(self, prompt: Prompt) -> str:
+        """The conversation as the template writes it, up to the assistant's next words."""
+        messages = templates.as_dicts(self._fitted(prompt))
+        if self._turn is None or (self.thinking and self._turn.answers_at_once):
+            return self._written(messages, True)
+        text = self._written([*messages, {"role": "assistant", "content": PROBE}], False)
+        place = text.rfind(PROBE)
+        if place < 0 or text[place + len(PROBE) :] != self._turn.closing:
+            message = f"the chat template ends this conversation by {text[place:]!r}, others by {self._turn.closing!r}"
+            raise DataError(message, "chat template", "Mend it, or name another one: data.template.")
+        return text[:place].removesuffix(self._turn.blank)
+
+    def prompts_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of rendered conversations, up to the assistant's next words.
+
+        Special-token text inside a message is spelled out, as in a response.
+        """
+        rows = self._encode([self.prompt_text(prompt) for prompt in prompts])
+        for index, prompt in enumerate(prompts):
+            if self._marks.are_in(prompt):
+                rows[index] = self._marks.prompt_ids(prompt, self.prompt_text)
+        return rows
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Token ids of one rendered conversation."""
+        return self.prompts_ids([prompt])[0]
+
+    def responses_ids(
+        self, texts: Sequence[str], truncated: Sequence[bool] | None = None, as_sampled: bool = False
+    ) -> list[list[int]]:
+        """Token ids of responses; finished ones with all that the template writes after an answer.
+
+        Special-token text inside a response is spelled out, never turned into the token itself, so a
+        response can neither end early nor open a turn.
+
+        Args:
+            texts: The responses.
+            truncated: Which of them were cut off and so do not end; by default none. One without
+                any token ends all the same.
+            as_sampled: Stop at the token that ends the answer, as generation does.
+        """
+        turn = self._turn
+        bodies = list(texts) if turn is None else [turn.blank + turn.stripped(text) for text in texts]
+        rows = self._behind_anchor(bodies)
+        spelled = [row for row, body in enumerate(bodies) if rows[row] is None or self._marks.pattern.search(body)]
+        encoded = self._encode([bodies[row] for row in spelled], split_special_tokens=True)
+        for row, ids in zip(spelled, encoded, strict=True):
+            rows[row] = self._marks.spelled_out(ids)
+        closing = self.closing_ids or [self.eos_id]
+        if as_sampled and self._end is not None:
+            closing = closing[: self._end + 1]
+        cut_off = truncated or [False] * len(rows)
+        return [ids if ids and cut else [*(ids or []), *closing] for ids, cut in zip(rows, cut_off, strict=True)]
+
+    def response_ids(self, text: str) -> list[int]:
+        """Token ids of one finished response."""
+        return self.responses_ids([text])[0]
+
+    def encoded(
+        self, prompt: Prompt, responses: Sequence[str], truncated: Sequence[bool] | None = None
+    ) -> tuple[list[int], list[list[int]]]:
+        """Token ids of a prompt, and of its responses, which may bring their reasoning with them.
+
+        A template that takes reasoning apart writes it in one place only: there, the prompt ends where all of the
+        conversations still agree.
+        """
+        if not self.reasons(responses):
+            return self.prompt_ids(prompt), self.responses_ids(responses, truncated)
+        return self._as_a_whole(prompt, responses, truncated or [False] * len(responses))
+
+    def reasons(self, responses: Iterable[str]) -> bool:
+        """Whether the template would take one of the responses apart into reasoning and answer."""
+        if self._turn is None or not self._turn.parses:
+            return False
+        return self.thinking or any("<think>" in text or "</think>" in text for text in responses)
+
+    def rows_ids(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], truncated: Sequence[bool] | None = None
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids of prompts and of one response to each."""
+        cut_off = truncated or [False] * len(responses)
+        asked, answers = self.prompts_ids(prompts), self.responses_ids(responses, cut_off)
+        for row, response in enumerate(responses):
+            if self.reasons([response]):
+                asked[row], (answers[row],) = self.encoded(prompts[row], [response], [cut_off[row]])
+        return asked, answers
+
+    def plain_ids(self, text: str) -> list[int]:
+        """Token ids of a text that no template surrounds."""
+        return self._encode([text])[0]
+
+    def closed(self, sequences: Sequences, truncated: torch.Tensor) -> Sequences:
+        """Sampled rows as the template would end them, which is how reward models read them.
+
+        Generation stops at the end of the answer; the template may write more, such as a line break.
+
+        Args:
+            sequences: Prompts with sampled responses ``(N, S)``.
+            truncated: Responses that did not end ``(N,)``; they are left as they are.
+        """
+        end = self.closing_ids[self._end or 0 :] or [self.eos_id]
+        last = sequences.ids.gather(1, sequences.length[:, None] - 1).squeeze(1)
+        if len(end) == 1 and bool(((last == end[0]) | truncated).all()):
+            return sequences
+        lengths, starts = sequences.length.tolist(), sequences.prompt_length.tolist()
+        rows = [ids[:length] for ids, length in zip(sequences.ids.tolist(), lengths, strict=True)]
+        rows = [ids if cut else ids[:-1] + end for ids, cut in zip(rows, truncated.tolist(), strict=True)]
+        parts = [(ids[:start], ids[start:]) for ids, start in zip(rows, starts, strict=True)]
+        closed = stack_sequences([part[0] for part in parts], [part[1] for part in parts], self.pad_id)
+        return closed.to(sequences.ids.device)
+
+    # ------------------------------------------------------------------ from ids to text
+
+    def response_text(self, ids: list[int]) -> str:
+        """The text of response ids up to their end, without special tokens."""
+        stop = next((place for place, token in enumerate(ids) if token in self.end_ids), None)
+        context, blank = self._decoding
+        text = self._decode([*context, *ids[:stop]]).removeprefix(self._decode(context)).removeprefix(blank)
+        return text if stop is None else text.removesuffix(self._written_before_end)
+
+    def answer_text(self, text: str) -> str:
+        """A response that another program decoded, as `response_text` gives it.
+
+        Others leave what the template writes before a response, and the blank that SentencePiece puts there.
+        """
+        blank = self._turn.blank if self._turn is not None else ""
+        if not blank and self._decode(self._encode([" a"])[0]) == "a":
+            blank = " "
+        return text.removeprefix(blank)
+
+    # ------------------------------------------------------------------ inside
+
+    def _written(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        return templates.write(self.tokenizer, messages, add_generation_prompt)
+
+    def _fitted(self, prompt: Prompt) -> Prompt:
+        return templates.folded(prompt) if self._folds and prompt[0].role == "system" else prompt
 
     @cached_property
-    def _timeless_template(self) -> str:
-        return _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), self.tokenizer.get_chat_template())
+    def _folds(self) -> bool:
+        """Whether the template refuses a system turn, or leaves it out."""
+        turns = [{"role": "system", "content": PROBE}, {"role": "user", "content": "a"}]
+        try:
+            return PROBE not in self._written(turns, True)
+        except DataError:
+            return True
+
+    def _behind_anchor(self, bodies: Sequence[str]) -> list[list[int] | None]:
+        """Ids of texts as they stand after the opening of an answer; None where they join with it."""
+        if self._turn is None:
+            return [None] * len(bodies)
+        rows = self._behind(self._anchor, bodies)
+        joined = [row for row, ids in enumerate(rows) if ids is None]
+        if joined and self._anchor:  # what begins with a line break after one that the template writes, say
+            for row, ids in zip(joined, self._behind("a", [bodies[row] for row in joined]), strict=True):
+                rows[row] = ids
+        return rows
+
+    def _behind(self, anchor: str, bodies: Sequence[str]) -> list[list[int] | None]:
+        before, *rows = self._encode([anchor, *(anchor + body for body in bodies)])
+        return [ids[len(before) :] if ids[: len(before)] == before else None for ids in rows]
+
+    def _as_a_whole(
+        self, prompt: Prompt, responses: Sequence[str], truncated: Sequence[bool]
+    ) -> tuple[list[int], list[list[int]]]:
+        asked = self._fitted(prompt)
+        generation = self._written_ids(asked, True)
+        rows = [self._written_ids((*asked, Message("assistant", text)), False) for text in responses]
+        shared = len(os.path.commonprefix([generation, *rows]))
+        n = len(self.closing_ids)
+        answers = [ids[shared : len(ids) - n] if cut else ids[shared:] for ids, cut in zip(rows, truncated, strict=True)]
+        return generation[:shared], answers
+
+    def _written_ids(self, conversation: Prompt, add_generation_prompt: bool) -> list[int]:
+        """Token ids of a conversation as the template writes it."""
+
+        def render(turns: Prompt) -> str:
+            return self._written(templates.as_dicts(turns), add_generation_prompt)
+
+        said = self._marks.are_in(conversation)
+        return self._marks.prompt_ids(conversation, render) if said else self.plain_ids(render(conversation))
 
     def _encode(self, texts: list[str], **options: bool) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False, **options)["input_ids"] if texts else []
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        """Special tokens, and those that were added to the vocabulary."""
+        return frozenset([*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder])
+
+    @cached_property
+    def _boundaries(self) -> re.Pattern[str]:
+        texts = [str(token) for token in self.tokenizer.convert_ids_to_tokens(sorted(self._special))]
+        return re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)))
 
     @cached_property
     def _marks(self) -> Marks:
@@ -219,27 +367,37 @@ class Renderer:
         turns = [{"role": role, "content": "a"} for role in ("system", "user", "assistant", "user")]
         for conversation in (turns, turns[1:], turns[1:2]):
             with suppress(DataError):
-                yield self._template(conversation, add_generation_prompt=False)
+                yield self._written(conversation, False)
 
     @cached_property
-    def _response_prefix(self) -> str:
-        """What the template puts between the generation prompt and the response: usually nothing or a blank."""
-        question = [{"role": "user", "content": "Hello"}]
-        opened = self._template(question, add_generation_prompt=True)
-        answered = self._template([*question, {"role": "assistant", "content": _PROBE}], add_generation_prompt=False)
-        written = answered.startswith(opened) and _PROBE in answered
-        prefix = answered[len(opened) : answered.index(_PROBE)] if written else ""
-        return "" if prefix == " " and self._writes_blank else prefix
+    def _decoding(self) -> tuple[list[int], str]:
+        """Ids that a response is decoded behind, and what decoding leaves of the blank before it.
+
+        Tokenizers of the SentencePiece family drop a blank that nothing stands before.
+        """
+        if self._turn is None:
+            return [], ""
+        context = self._anchor_ids if self._decode(self._anchor_ids) else []
+        (ids,) = self._behind_anchor([f"{self._turn.blank}a"])
+        text = self._decode([*context, *(ids or [])]).removeprefix(self._decode(context))
+        return context, text[:-1] if text.endswith("a") else ""
 
     @cached_property
-    def _writes_blank(self) -> bool:
-        """Tokenizers of the SentencePiece family write the blank themselves; a second one is a token of its own."""
-        return len(self._encode([" a"])[0]) > len(self._encode(["a"])[0])
+    def _written_before_end(self) -> str:
+        """Plain text that the template writes between an answer and its end."""
+        a = self._encode(["a"])[0]
+        return self._decode(a + self.closing_ids[: self._end]).removeprefix(self._decode(a)) if self._end else ""
 
-    @cached_property
-    def _decoded_prefix(self) -> str:
-        """What decoding leaves of that prefix: tokenizers of the SentencePiece family drop a first blank themselves."""
-        return "" if self._decode(self._encode([self._response_prefix + "a"])[0]) == "a" else self._response_prefix
+
+def _declared_ends(path: str) -> list[int]:
+    """End-of-sequence ids in a model's generation config; none where there is no such file."""
+    from transformers import GenerationConfig
+
+    try:
+        ends = GenerationConfig.from_pretrained(path).eos_token_id
+    except Exception:  # no file, no network, or a damaged one, which loading the model reports
+        return []
+    return [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
 
 
 def cut_into_tokens(ids: list[int], renderer: Renderer) -> list[str]:
