@@ -15,7 +15,6 @@ from lit_rlhf.rewards.scalar_module import ScalarRewardModule
 from lit_rlhf.rewards.seq2seq import Seq2SeqReward
 from lit_rlhf.rewards.seq2seq_module import Seq2SeqRewardModule
 from lit_rlhf.rewards.vllm import VLLMReward
-from lit_rlhf.rewards.vllm import VLLMReward
 from lit_rlhf.rewards.wrappers import ClipReward, LengthPenalty, RewardWrapper, ScaledReward, TruncationPenalty
 
 __all__ = [
@@ -40,6 +39,5 @@ __all__ = [
     "SequenceReward",
     "TokenIncrementReward",
     "TruncationPenalty",
-    "VLLMReward",
     "VLLMReward",
 ]
