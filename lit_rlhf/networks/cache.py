@@ -1,10 +1,12 @@
 """A key-value cache that grows in place: a decoding step writes one column instead of copying all of them."""
 
+import functools
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedConfig
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 _ROOM = 32  # columns of spare room that a copy makes
@@ -58,3 +60,17 @@ def growing_cache(config: PreTrainedConfig) -> DynamicCache:
         cache.layer_class_to_replicate = GrowingLayer
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def cache_arguments(model: PreTrainedModel, cache: DynamicCache) -> dict[str, Any]:
+    """What a model is called with to read and fill a cache, by the name that its architecture knows.
+
+    transformers 5.24 renamed ``past_key_values`` to ``cache``; it warns of the former name, and drops it with 5.40.
+    """
+    return {_argument(type(model)): cache, "use_cache": True}
+
+
+@functools.cache
+def _argument(architecture: type[PreTrainedModel]) -> str:
+    # Of the class, since wrappers and hooks may stand in the place of a model's own forward.
+    return "cache" if "cache" in inspect.signature(architecture.forward).parameters else "past_key_values"

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
-from lit_rlhf.networks.cache import GrowingLayer, growing_cache
+from lit_rlhf.networks.cache import GrowingLayer, cache_arguments, growing_cache
 from lit_rlhf.networks.fast import FastPaths
 from lit_rlhf.networks.packing import pack
 from lit_rlhf.networks.states import asked_only, packed_inputs, packs
@@ -40,9 +40,8 @@ def prefill(
         input_ids=prompts.gather(1, positions).masked_fill(~mask, filler),
         attention_mask=mask if ragged else None,
         position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
         logits_to_keep=1,
+        **cache_arguments(model, cache),
     )
     return output.logits[:, -1], cache, mask
 
@@ -58,7 +57,7 @@ def _packed(
     packed, row = pack(Sequences(prompts, torch.zeros_like(lengths), lengths)), growing_cache(model.config)
     last = packed.index(lengths[:, None] - 1)[:, 0]
     with asked_only(model, last):
-        output = model(**packed_inputs(packed), past_key_values=row, use_cache=True, logits_to_keep=last)
+        output = model(**packed_inputs(packed), **cache_arguments(model, row), logits_to_keep=last)
     if not packed.calls:  # the model did not hand it on
         return None
     places = packed.index(positions)  # (B, P); what stands at padding is never seen
