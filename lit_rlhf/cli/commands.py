@@ -125,7 +125,7 @@ def _parser(function: Any, command: str) -> ArgumentParser:
         )
     parser = PlainParser(prog=f"lit-rlhf {command}", description=description)
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options.")
-    positional = command in ("run", "world", "export", "sweep")
+    positional = command in ("run", "world", "model", "export", "sweep")
     parser.add_function_arguments(function, as_positional=positional, skip={"extra"})
     return parser
 
@@ -140,6 +140,7 @@ def _split_extra(args: list[str]) -> tuple[list[str], list[str]]:
 
 FUNCTIONS = {
     "world": "lit_rlhf.world.presets.write_base_model",
+    "model": "lit_rlhf.cli.model.model",
     "compare": "lit_rlhf.evaluation.compare.compare",
     "rounds": "lit_rlhf.evaluation.rounds.rounds",
     "strength": "lit_rlhf.evaluation.strength.strength",
