@@ -44,8 +44,8 @@ class PreferenceDataModule(LightningDataModule):
         batch_size: Rows per training batch and process: W processes with B rows each train as one with W · B rows.
         val_batch_size: Rows per validation or prediction batch and process; None takes twice ``batch_size``.
         max_length: Most tokens of prompt and response together.
-        over_length: What happens to longer records: ``drop`` leaves them out and counts them, ``cut_prompt`` cuts
-            the beginning of the prompt.
+        over_length: What happens to longer records: ``drop`` leaves them out and counts them, ``cut_prompt`` leaves
+            out the prompt's earliest turns, and then the beginning of the last one, never the system turn.
         val_fraction: Share of the prompts that the split gives to validation.
         bucket: Batches among which rows are sorted by length; 1 shuffles plainly.
         seed: Of the order, and of the choice among weighted sources.
@@ -57,6 +57,8 @@ class PreferenceDataModule(LightningDataModule):
         streaming: Read the training rows from their files while they are needed, instead of holding all of them: for
             pairs and responses from files of lines or Parquet, with labels that need no other pair. Validation is
             held as ever. None reads everything at the start.
+        thinking: Prompt policies as the chat template's generation prompt does, so that a reasoning model thinks
+            before it answers. Otherwise it answers at once: a template with think blocks gets an empty one.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class PreferenceDataModule(LightningDataModule):
         strength: str | None = None,
         treatments: list[Treatment] | None = None,
         streaming: Streaming | None = None,
+        thinking: bool = False,
     ) -> None:
         super().__init__()
         self.sources, self.val_sources = _as_sources(sources), _as_sources(val_sources or [])
@@ -84,7 +87,7 @@ class PreferenceDataModule(LightningDataModule):
         check_counts(batch_size=batch_size, val_batch_size=val_batch_size, max_length=max_length, bucket=bucket)
         if not 0 <= val_fraction <= 1:
             raise DataError(f"expected a share from 0 to 1, found {val_fraction}", "option data.val_fraction")
-        self.tokenizer, self.template = tokenizer, template
+        self.tokenizer, self.template, self.thinking = tokenizer, template, thinking
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or 2 * batch_size
         self.max_length, self.over_length = max_length, over_length
         self.val_fraction, self.bucket, self.seed, self.workers = val_fraction, bucket, seed, workers
@@ -141,7 +144,7 @@ class PreferenceDataModule(LightningDataModule):
         if self._ready == (view, path):
             return
         self.view: View = view
-        self.renderer = Renderer.load(path, self.template)
+        self.renderer = Renderer.load(path, self.template, self.thinking)
         self.counts = {"train": Counts(), "validation": Counts()}
         self._pool = self._opened(view)
         records = [] if self._pool else self._records(self.sources)

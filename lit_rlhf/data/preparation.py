@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lit_rlhf.data.cutting import cut_prompt
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Record, Source
 from lit_rlhf.data.rendering import Renderer
@@ -47,6 +48,7 @@ class Counts:
 
     Attributes:
         kept: Rows in use.
+        cut: Rows in use whose prompt lost its beginning (``over_length: cut_prompt``).
         over_length: Longer than ``max_length`` tokens.
         identical: Pairs whose two responses are the same.
         tie: Pairs on which the annotators saw no difference.
@@ -59,6 +61,7 @@ class Counts:
     """
 
     kept: int = 0
+    cut: int = 0
     over_length: int = 0
     identical: int = 0
     tie: int = 0
@@ -70,8 +73,11 @@ class Counts:
     bad: int = 0
 
     def __str__(self) -> str:
+        names = {"cut": "of them with a prompt that was cut"}
         parts = [
-            f"{count:,} {name.replace('_', ' ')}" for name, count in asdict(self).items() if count or name == "kept"
+            f"{count:,} {names.get(name, name.replace('_', ' '))}"
+            for name, count in asdict(self).items()
+            if count or name == "kept"
         ]
         return ", ".join(parts)
 
@@ -112,7 +118,7 @@ def tokenise(
     view: View,
     counts: Counts,
     max_length: int,
-    cut_prompt: bool = False,
+    cut: bool = False,
 ) -> Iterator[Row]:
     """Tokenise what the view needs and leave out what cannot be used, counting both.
 
@@ -122,17 +128,18 @@ def tokenise(
         view: What the stage wants to see.
         counts: Counted up in place.
         max_length: Most tokens of a row, end-of-sequence included.
-        cut_prompt: Cut the beginning of a prompt that is too long instead of leaving the record out.
+        cut: Leave out the beginning of a prompt that is too long instead of leaving out the record, see `cut_prompt`.
     """
     seen: set[str] = set()
     usable = (record for record in records if _usable(record, view, seen, counts))
     while block := list(islice(usable, _BLOCK)):
         for row in _encode(block, renderer, view):
-            fitted = _fit(row, max_length, cut_prompt)
+            fitted = _fit(row, renderer, max_length, cut)
             if fitted is None:
                 counts.over_length += 1
             else:
                 counts.kept += 1
+                counts.cut += fitted is not row
                 yield fitted
 
 
@@ -158,26 +165,49 @@ def _unusable(record: Record, view: View, seen: set[str]) -> str | None:
 
 
 def _encode(records: list[Record], renderer: Renderer, view: View) -> list[Row]:
-    none: list[list[int]] = [[]] * len(records)
-    prompts = renderer.prompts_ids([record.prompt for record in records])
-    texts = [[record.chosen or "" for record in records], [record.rejected or "" for record in records]]
-    cut = [[side in record.meta.get("truncated", ()) for record in records] for side in ("chosen", "rejected")]
-    chosen = none if view == "prompts" else renderer.responses_ids(texts[0], cut[0])
-    rejected = renderer.responses_ids(texts[1], cut[1]) if view == "pairs" else none
-    for record, prompt in zip(records, prompts, strict=True):
+    try:
+        prompts = renderer.prompts_ids([record.prompt for record in records])
+    except DataError:
+        prompts = [_prompt_ids(record, renderer) for record in records]  # says which row it is
+    rows = [Row(record, prompt, [], []) for record, prompt in zip(records, prompts, strict=True)]
+    sides = _SIDES[view]
+    texts = {side: [getattr(record, side) or "" for record in records] for side in sides}
+    cut = {side: [side in record.meta.get("truncated", ()) for record in records] for side in sides}
+    answers = {side: renderer.responses_ids(texts[side], cut[side]) for side in sides}
+    for number, record in enumerate(records):
+        prompt, ids = rows[number].prompt, {side: answers[side][number] for side in sides}
+        said = [texts[side][number] for side in sides]
+        if renderer.reasons(said):
+            prompt, reasoned = renderer.encoded(record.prompt, said, [cut[side][number] for side in sides])
+            ids = dict(zip(sides, reasoned, strict=True))
         if not prompt:
             hint = "Use a template that writes something, such as the beginning-of-sequence token."
             raise DataError("the rendered prompt has no tokens", record.location, hint)
-    return [Row(*parts) for parts in zip(records, prompts, chosen, rejected, strict=True)]
+        rows[number] = Row(record, prompt, ids.get("chosen", []), ids.get("rejected", []))
+    return rows
 
 
-def _fit(row: Row, max_length: int, cut_prompt: bool) -> Row | None:
+_SIDES: dict[View, tuple[str, ...]] = {"prompts": (), "responses": ("chosen",), "pairs": ("chosen", "rejected")}
+
+
+def _prompt_ids(record: Record, renderer: Renderer) -> list[int]:
+    try:
+        return renderer.prompt_ids(record.prompt)
+    except DataError as error:
+        message, _, hint = str(error).partition("\n  ")
+        raise DataError(message, record.location, hint) from None
+
+
+def _fit(row: Row, renderer: Renderer, max_length: int, cut: bool) -> Row | None:
     excess = row.length - max_length
     if excess <= 0:
         return row
-    if not cut_prompt or excess >= len(row.prompt):
+    room = len(row.prompt) - excess
+    if not cut or room < 1:
         return None
-    return Row(row.record, row.prompt[excess:], row.chosen, row.rejected)
+    said = [text for text, ids in ((row.record.chosen, row.chosen), (row.record.rejected, row.rejected)) if ids and text]
+    prompt = cut_prompt(row.record.prompt, renderer, room, said)
+    return None if prompt is None else Row(row.record, prompt, row.chosen, row.rejected)
 
 
 @dataclass
@@ -188,7 +218,7 @@ class Preparation:
         renderer: The one way from text to ids.
         view: What the stage wants to see.
         max_length: Most tokens of a row, end-of-sequence included.
-        cut_prompt: Cut the beginning of a prompt that is too long instead of leaving the record out.
+        cut_prompt: Leave out the beginning of a prompt that is too long instead of leaving out the record.
         val_fraction: Share of the prompts that the split by hash gives to validation.
         held_out: Further prompts that belong to validation, by ``split_hash``.
         strength: Folder of a strength table, or ``data``; None labels nothing.

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from lit_rlhf.data import templates
+from lit_rlhf.data.adapter_folders import tokenizer_folder
 from lit_rlhf.data.batches import Sequences, stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.marks import Marks
 from lit_rlhf.data.records import Message
-from lit_rlhf.data.rows import check_folder, near_names
+from lit_rlhf.data.tokenizer_folders import open_tokenizer
 from lit_rlhf.data.turns import PROBE, Turn
 
 Prompt = tuple[Message, ...]
@@ -85,17 +86,8 @@ class Renderer:
     @classmethod
     def load(cls, path: str, template: str | None = None, thinking: bool = False, exact: bool = False) -> "Renderer":
         """Load the tokenizer of a Hugging Face directory or Hub id, and what its generation config ends at."""
-        from transformers import AutoTokenizer
-
-        check_folder(path)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        except Exception as error:  # damaged files raise anything, tokenizers' own bare Exception among it
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            hint = near_names(path) if not os.path.exists(path) else ""
-            hint = hint or "Give a Hugging Face directory."
-            raise DataError(f"no tokenizer could be loaded: {reason}", path, hint) from None
-        return cls(tokenizer, template, _declared_ends(path), thinking, exact)
+        path = tokenizer_folder(path)
+        return cls(open_tokenizer(path), template, _declared_ends(path), thinking, exact)
 
     def _read_template(self) -> None:
         """Find out what the template writes around an answer, and how that is tokenised."""
@@ -112,6 +104,11 @@ class Renderer:
         places = [place for place, token in enumerate(self.closing_ids) if token in self._special]
         self._end = places[0] if places else None
 
+    def end_by_eos(self) -> None:
+        """End responses by the end-of-sequence token alone, as models of earlier versions were trained to read them."""
+        self.closing_ids, self._end = [int(self.tokenizer.eos_token_id)], 0
+        self.end_ids = (int(self.tokenizer.eos_token_id),)
+
     # ------------------------------------------------------------------ facts
 
     @property
@@ -124,6 +121,10 @@ class Renderer:
         """An id to fill padding with. It never matters which: rows are read by length, never by id."""
         pad = self.tokenizer.pad_token_id
         return self.eos_id if pad is None else pad
+
+    def is_special(self, token: int) -> bool:
+        """Whether a token is special, or was added to the vocabulary."""
+        return token in self._special
 
     def warning(self, texts: Iterable[list[int]]) -> str:
         """What to tell where more than a hundredth of the tokens are unknown to the tokenizer; else nothing."""
@@ -150,11 +151,12 @@ class Renderer:
         tokenizer = self.tokenizer
         own_pad = {tokenizer.pad_token} - {None, tokenizer.eos_token}
         probe = "The quick brown fox (1984) said: 'it is\n\n good, isn’t it?' ÄÖÜ 北京 🙂"
+        asked, (answer,) = self.encoded((Message("user", probe),), [probe])
         facts = [
             self.tokenizer.chat_template,
             len(tokenizer) - len(own_pad),
             [token for token in tokenizer.all_special_tokens if token not in own_pad],
-            *self.encoded((Message("user", probe),), [probe]),
+            asked + answer,
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
@@ -250,6 +252,13 @@ class Renderer:
     def plain_ids(self, text: str) -> list[int]:
         """Token ids of a text that no template surrounds."""
         return self._encode([text])[0]
+
+    def token_starts(self, text: str) -> list[int]:
+        """Where each token of a text that no template surrounds begins, counted in characters."""
+        if self.tokenizer.is_fast:
+            offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+            return [start for start, _ in offsets]
+        return [match.start() for match in re.finditer(r"\S+", text)]  # it tells no places: words
 
     def closed(self, sequences: Sequences, truncated: torch.Tensor) -> Sequences:
         """Sampled rows as the template would end them, which is how reward models read them.

@@ -127,8 +127,8 @@ def sample_spread(model: RewardModel, rows: list[dict[str, Any]]) -> float:
     """
     prompts = [tuple(Message(**message) for message in row["messages"]) for row in rows for _ in row["responses"]]
     truncated = [cut for row in rows for cut in row["truncated"]]
-    responses = model.renderer.responses_ids([text for row in rows for text in row["responses"]], truncated)
-    sequences = stack_sequences(model.renderer.prompts_ids(prompts), responses, model.renderer.pad_id)
+    texts = [text for row in rows for text in row["responses"]]
+    sequences = stack_sequences(*model.renderer.rows_ids(prompts, texts, truncated), model.renderer.pad_id)
     scores = model.score_sequences(sequences).cpu()
     parts = scores.split([len(row["responses"]) for row in rows])
     spread = torch.stack([part.std(unbiased=False) for part in parts]).mean()

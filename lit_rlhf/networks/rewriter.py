@@ -95,19 +95,19 @@ class Rewriter(nn.Module):
         return Rewriting(target, mask, chosen_logprobs(logits.float(), target), logits.argmax(-1))
 
     @torch.no_grad()
-    def correct(self, asked: Sequences, eos_id: int, max_new_tokens: int) -> list[list[int]]:
+    def correct(self, asked: Sequences, end_ids: list[int], max_new_tokens: int) -> list[list[int]]:
         """Write the likeliest corrections, token by token; for reading, rewards need none."""
         with gathered(self):
-            return self._written(asked, eos_id, max_new_tokens)
+            return self._written(asked, end_ids, max_new_tokens)
 
-    def _written(self, asked: Sequences, eos_id: int, max_new_tokens: int) -> list[list[int]]:
+    def _written(self, asked: Sequences, end_ids: list[int], max_new_tokens: int) -> list[list[int]]:
         if self.network is None:
-            limits = {"max_new_tokens": max_new_tokens, "eos_token_id": eos_id, "pad_token_id": self.pad_id}
+            limits = {"max_new_tokens": max_new_tokens, "eos_token_id": end_ids, "pad_token_id": self.pad_id}
             ids = self.model.generate(asked.ids, attention_mask=asked.mask, do_sample=False, **limits)[:, 1:]  # type: ignore[operator]
-            return [_until(row, eos_id) for row in ids.tolist()]
+            return [_until(row, end_ids) for row in ids.tolist()]
         prompts, lengths = (each.to(asked.ids.device) for each in pad_rows(self._heads(asked), self.pad_id))
         greedy = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
-        return sample(self.model, prompts, lengths, eos_id, greedy)[0].response_lists()
+        return sample(self.model, prompts, lengths, end_ids, greedy)[0].response_lists()
 
     def longest(self, prompt: int, answer: int, target: int) -> int:
         """Positions that a correction of these lengths takes."""
@@ -130,5 +130,6 @@ def correction_marker(renderer: Renderer, text: str | None) -> list[int]:
     return renderer.generation_ids if text is None else renderer.plain_ids(text)
 
 
-def _until(ids: list[int], end: int) -> list[int]:
-    return ids[: ids.index(end) + 1] if end in ids else ids
+def _until(ids: list[int], ends: list[int]) -> list[int]:
+    stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    return ids[: stop + 1]

@@ -1,6 +1,6 @@
 """The sampling engine: k responses per prompt from one prefill, finished rows leave."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.backbone import check_length, evaluating
+from lit_rlhf.networks.cache import cache_arguments
 from lit_rlhf.networks.decoding import for_decoding
 from lit_rlhf.networks.fast import FastPaths
 from lit_rlhf.networks.prefill import prefill
@@ -62,7 +63,7 @@ def sample(
     model: PreTrainedModel,
     prompts: Tensor,
     lengths: Tensor,
-    eos_id: int,
+    end_ids: Sequence[int],
     sampling: Sampling,
     generator: torch.Generator | None = None,
     k: int = 1,
@@ -74,7 +75,7 @@ def sample(
         model: A causal language model.
         prompts: Token ids ``(B, P)``, padded on the right.
         lengths: Tokens of each prompt ``(B,)``.
-        eos_id: Ends a response, and becomes its last token.
+        end_ids: Each of them ends a response, and becomes its last token.
         sampling: How tokens are drawn.
         generator: Source of randomness, on the model's device.
         k: Responses per prompt; they share the prompt's prefill.
@@ -90,11 +91,12 @@ def sample(
     check_length(model, prompts.shape[1] + sampling.max_new_tokens)
     with evaluating(model), for_decoding(model) if FastPaths.current().decoding else nullcontext():
         everyone = _Everyone(counted * k, prompts.device) if counted is not None and processes() > 1 else None
-        tokens = _decode(model, prompts, lengths, eos_id, sampling, generator, k, everyone)  # (N, T), -1 behind the end
+        ends = torch.tensor(list(end_ids), device=prompts.device)
+        tokens = _decode(model, prompts, lengths, ends, sampling, generator, k, everyone)  # (N, T), -1 behind the end
     drawn = (tokens >= 0).sum(1)
-    truncated = tokens.gather(1, drawn[:, None] - 1).squeeze(1) != eos_id
+    truncated = ~torch.isin(tokens.gather(1, drawn[:, None] - 1).squeeze(1), ends)
     start = lengths.repeat_interleave(k)
-    ids = torch.full((len(tokens), prompts.shape[1] + tokens.shape[1]), eos_id, device=prompts.device)
+    ids = torch.full((len(tokens), prompts.shape[1] + tokens.shape[1]), end_ids[0], device=prompts.device)
     ids[:, : prompts.shape[1]] = prompts.repeat_interleave(k, 0)
     steps = torch.arange(tokens.shape[1], device=prompts.device)
     ids.scatter_(1, start[:, None] + steps, tokens.clamp(min=0))
@@ -106,14 +108,14 @@ def _decode(
     model: PreTrainedModel,
     prompts: Tensor,
     lengths: Tensor,
-    eos_id: int,
+    ends: Tensor,
     sampling: Sampling,
     generator: torch.Generator | None,
     k: int,
     everyone: "_Everyone | None",
 ) -> Tensor:
     """The decoding loop; returns token ids ``(B * k, T)`` with -1 behind each response's end."""
-    logits, cache, mask = prefill(model, prompts, lengths, eos_id)
+    logits, cache, mask = prefill(model, prompts, lengths, int(ends[0]))
     ragged = not bool(mask.all())
     logits = logits.repeat_interleave(k, 0)
     if k > 1:
@@ -123,11 +125,11 @@ def _decode(
     rows = torch.arange(len(logits), device=logits.device)  # which response each cache row belongs to
     going = torch.ones_like(rows, dtype=torch.bool)
     if everyone is not None and everyone.idle:
-        rows, going, logits, tokens[:, 0] = rows[:0], going[:0], logits[:0], eos_id
+        rows, going, logits, tokens[:, 0] = rows[:0], going[:0], logits[:0], ends[0]
     for step in range(sampling.max_new_tokens):
         drawn = _drawn(logits, rows, sampling, generator, everyone)
         tokens[rows[going], step] = drawn[going]
-        going &= drawn != eos_id
+        going &= ~torch.isin(drawn, ends)
         remaining = int(going.sum())
         anywhere = remaining if everyone is None else everyone.go_on(rows[going])
         if anywhere == 0 or step + 1 == sampling.max_new_tokens:
@@ -144,8 +146,7 @@ def _decode(
             input_ids=drawn[:, None],
             attention_mask=mask if ragged else None,
             position_ids=position[:, None],
-            past_key_values=cache,
-            use_cache=True,
+            **cache_arguments(model, cache),
         )
         logits, position = output.logits[:, -1], position + 1
     return tokens

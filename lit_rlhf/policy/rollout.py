@@ -1,6 +1,7 @@
 """From prompts to completions: what baselines, policy optimisation and comparisons share."""
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,11 +32,24 @@ def complete(
     counted = batch.counted if together else None
     with gathered(policy):
         sequences, truncated = sample(
-            policy.model, batch.ids, batch.length, renderer.eos_id, sampling, generator, k, counted
+            policy.model, batch.ids, batch.length, end_ids(policy, renderer), sampling, generator, k, counted
         )
     texts = [renderer.response_text(ids) for ids in sequences.response_lists()]
     records = [record for record in batch.records for _ in range(k)]
     return Completions(sequences, truncated, records, texts, idle=batch.idle)
+
+
+def end_ids(policy: PolicyNetwork, renderer: Renderer) -> list[int]:
+    """Ids at which a policy's responses end: those of the template, and those that its generation config names.
+
+    A generation config that transformers made up from the model's config counts where it names special tokens.
+    """
+    config: Any = getattr(policy.model, "generation_config", None)
+    ends = getattr(config, "eos_token_id", None)
+    listed = [ends] if isinstance(ends, int) else list(ends or [])
+    if getattr(config, "_from_model_config", False):
+        listed = [end for end in listed if renderer.is_special(end)]
+    return list(dict.fromkeys([*renderer.end_ids, *listed]))
 
 
 def sequences_of_all(completions: Completions) -> Sequences:

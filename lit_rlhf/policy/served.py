@@ -131,7 +131,7 @@ class ServedSampler(Sampler):
         truncated = [cut_off for _, cut_off in answers]
         rows = zip(batch.ids.tolist(), batch.length.tolist(), strict=True)
         prompts = [ids[:length] for ids, length in rows for _ in range(k)]
-        sequences = stack_sequences(prompts, renderer.responses_ids(texts, truncated), renderer.pad_id)
+        sequences = stack_sequences(prompts, renderer.responses_ids(texts, truncated, as_sampled=True), renderer.pad_id)
         device = batch.ids.device
         records = [record for record in batch.records for _ in range(k)]
         return Completions(sequences.to(device), torch.tensor(truncated, device=device), records, texts)

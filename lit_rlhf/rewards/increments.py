@@ -64,10 +64,15 @@ class TokenIncrementReward(ScalarReward):
 
     @torch.no_grad()
     def _increments(self, completions: Completions) -> Tensor:
-        sequences, network = completions.sequences, self.model.network
-        device, mask = network.head.weight.device, sequences.response_mask
+        sequences, network = self.closed(completions), self.model.network
+        device, mask = network.head.weight.device, completions.sequences.response_mask
         rows = torch.arange(len(sequences), device=sequences.length.device).split(self.batch_size)
+        width = int(sequences.response_length.max())
         parts = [network.token_scores(sequences[part].to(device)) for part in rows]
-        scores = torch.cat([F.pad(part, (0, mask.shape[1] - part.shape[1])) for part in parts])  # (N, T)
+        scores = torch.cat([F.pad(part, (0, width - part.shape[1])) for part in parts])  # (N, ≥ T)
+        # What the template writes after the end belongs to the token that ends the response.
+        whole = scores.gather(1, sequences.response_length[:, None].to(device) - 1)
+        last = completions.sequences.response_length[:, None].to(device) - 1
+        scores = scores.scatter(1, last, whole)[:, : mask.shape[1]]  # (N, T)
         before = F.pad(scores, (1, -1))  # the score before the first token is 0
         return keep_real(self.scale * (scores - before), mask.to(device))

@@ -12,7 +12,8 @@ from lit_rlhf.data.batches import Sequences, stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.networks.backbone import positions
+from lit_rlhf.networks.backbone import check_embeddings, dtype_of, positions
+from lit_rlhf.networks.heads import Attributes
 from lit_rlhf.networks.reward_network import RewardNetwork
 
 Prompt = str | Sequence[Message] | Sequence[Mapping[str, str]]
@@ -40,20 +41,34 @@ class RewardModel(nn.Module):
         self.batch_size, self.name = batch_size, name
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], batch_size: int = 64) -> Self:
-        """Load a Hugging Face directory or Hub id of a sequence-classification model with one label.
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        batch_size: int = 64,
+        attributes: Attributes | None = None,
+        dtype: str | torch.dtype = "float32",
+        tokenizer: str | None = None,
+    ) -> Self:
+        """Load a Hugging Face directory or Hub id of a sequence-classification model.
+
+        Args:
+            path: The directory or id.
+            batch_size: Rows in one forward pass.
+            attributes: Which of its numbers is the score, where its head gives several: one by its name or position
+                (``"helpfulness"``, 0), or a weighted sum (``{"helpfulness": 0.7, "verbosity": -0.3}``).
+            dtype: What the body computes in: ``float32``, ``bfloat16`` or ``float16``; the head's last layer computes
+                in fp32.
+            tokenizer: Directory or Hub id of the tokenizer, where the model brings none.
 
         Raises:
-            DataError: If nothing can be loaded from there, its head does not give one number, or there is no head:
-                a language model would be given a random one.
+            DataError: If nothing can be loaded from there, its head gives several numbers and none was chosen, or there
+                is no head: a language model would be given a random one.
         """
         path = os.fspath(path)
-        network = RewardNetwork(path)
-        if network.fresh:
-            kind = (network.model.config.architectures or [type(network.model.base_model).__name__])[0]
-            hint = "Name the directory that the training of a reward model has exported (--export.directory)."
-            raise DataError(f"a language model ({kind}), without a head for scores", path, hint)
-        return cls(network, Renderer.load(path), batch_size, path)
+        network = RewardNetwork(path, 1.0, attributes, dtype_of(dtype), option="attributes", trained=True)
+        renderer = _renderer(network, tokenizer or path)
+        check_embeddings(network.model, renderer, path)
+        return cls(network, renderer, batch_size, path)
 
     @property
     def calibration(self) -> dict[str, Any] | None:
@@ -102,7 +117,19 @@ class RewardModel(nn.Module):
             raise DataError(f"{len(prompts)} prompts but {len(responses)} responses", "RewardModel", hint)
         conversations = [_conversation(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)]
         texts = [fields.text(response, f"responses[{i}]") for i, response in enumerate(responses)]
-        return self.renderer.prompts_ids(conversations), self.renderer.responses_ids(texts)
+        asked, answers = self.renderer.rows_ids(conversations, texts)
+        return asked, [self._read_part(ids) for ids in answers]
+
+    def _read_part(self, ids: list[int]) -> list[int]:
+        """A response up to the token at which the head reads it.
+
+        A model of others is read as transformers reads it: at the last token that is not padding, even where padding
+        is what ends a turn. Models that were trained here have a padding token that no text has.
+        """
+        stop = len(ids)
+        while not self.network.looks_ahead and stop > 1 and ids[stop - 1] == self.network.model.config.pad_token_id:
+            stop -= 1
+        return ids[:stop]
 
     def _ask_texts(
         self, prompts: Sequence[Prompt], responses: Sequence[str], compute: Callable[[Sequences], Tensor]
@@ -139,6 +166,12 @@ class RewardModel(nn.Module):
         return self._ask_rows(sequences, self.network.features)
 
     def _ask_rows(self, sequences: Sequences, compute: Callable[[Sequences], Tensor]) -> Tensor:
+        last = sequences.ids.gather(1, sequences.length[:, None] - 1)
+        if bool((last == self.network.model.config.pad_token_id).any()):
+            starts = sequences.prompt_length.tolist()
+            prompts = [ids[:start] for ids, start in zip(sequences.ids.tolist(), starts, strict=True)]
+            responses = [self._read_part(ids) for ids in sequences.response_lists()]
+            sequences = stack_sequences(prompts, responses, self.renderer.pad_id).to(sequences.ids.device)
         rows = zip(sequences.ids.tolist(), sequences.prompt_length.tolist(), strict=True)
         return self._in_groups(
             sequences.length, [tuple(ids[:length]) for ids, length in rows], sequences.__getitem__, compute
@@ -165,6 +198,28 @@ class RewardModel(nn.Module):
             order = torch.tensor([place[prompt] for prompt in prompts]).argsort(stable=True)
         parts = [compute(pick(rows).to(device)) for rows in order.split(self.batch_size)]
         return torch.cat(parts)[order.argsort().to(device)]
+
+
+READ_AT = "read_at"
+"""What an exported model's config says of where its head reads: the end of what the chat template writes."""
+
+
+def _renderer(network: RewardNetwork, tokenizer: str) -> Renderer:
+    """A reward model's own way from text to ids.
+
+    Args:
+        network: The model.
+        tokenizer: Directory or Hub id of its tokenizer.
+
+    Raises:
+        DataError: If the tokenizer cannot be loaded.
+    """
+    config = network.model.config
+    ours = hasattr(config, "calibration")
+    renderer = Renderer.load(tokenizer, exact=not ours)
+    if ours and not hasattr(config, READ_AT):
+        renderer.end_by_eos()
+    return renderer
 
 
 def _conversation(value: Any, name: str) -> tuple[Message, ...]:

@@ -130,6 +130,6 @@ def unit_scale(calibration: dict[str, Any] | None, path: str) -> float:
 
 def through_text(completions: Completions, renderer: Renderer) -> Sequences:
     """The same prompts and responses as another tokenizer and template write them."""
-    prompts = renderer.prompts_ids([record.prompt for record in completions.records])
-    responses = renderer.responses_ids(completions.texts, completions.truncated.tolist())
-    return stack_sequences(prompts, responses, renderer.pad_id).to(completions.sequences.ids.device)
+    prompts = [record.prompt for record in completions.records]
+    rows = renderer.rows_ids(prompts, completions.texts, completions.truncated.tolist())
+    return stack_sequences(*rows, renderer.pad_id).to(completions.sequences.ids.device)

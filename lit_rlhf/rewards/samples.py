@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_rlhf.data.batches import Sequences, stack_sequences
+from lit_rlhf.data.cutting import cut_prompt
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.rendering import Renderer
@@ -41,8 +42,7 @@ class PolicySamples:
 
     def __init__(self, store: str, renderer: Renderer, batch_size: int, max_length: int, seed: int = 0) -> None:
         rows = Store(store).rows()
-        prompts = renderer.prompts_ids([_messages(row, store) for row in rows])
-        tokenised = [_tokenised(ids, row, renderer, max_length) for ids, row in zip(prompts, rows, strict=True)]
+        tokenised = [_tokenised(_messages(row, store), row, renderer, max_length) for row in rows]
         self.prompts = [prompt for prompt in tokenised if len(prompt.responses) > 1]
         if not self.prompts:
             hint = "Sample more responses per prompt, or at a higher temperature."
@@ -81,10 +81,12 @@ def _messages(row: dict[str, Any], store: str) -> tuple[Message, ...]:
     return tuple(Message(message["role"], message["content"]) for message in row["messages"])
 
 
-def _tokenised(prompt: list[int], row: dict[str, Any], renderer: Renderer, max_length: int) -> _Prompt:
+def _tokenised(prompt: tuple[Message, ...], row: dict[str, Any], renderer: Renderer, max_length: int) -> _Prompt:
     distinct = dict(zip(row["responses"], row["truncated"], strict=True))
-    responses = renderer.responses_ids(list(distinct), list(distinct.values()))
+    ids, responses = renderer.encoded(prompt, list(distinct), list(distinct.values()))
     room = max_length - max(map(len, responses))
-    if room < 1:
+    if len(ids) > room:
+        ids = cut_prompt(prompt, renderer, room, list(distinct))
+    if ids is None:
         raise DataError(f"a sampled response leaves no room for its prompt in {max_length} tokens", "data.max_length")
-    return _Prompt(prompt[-room:], responses)
+    return _Prompt(ids, responses)

@@ -1,19 +1,23 @@
 """Training a scalar reward model on preference pairs."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lit_rlhf.data.batches import PairBatch
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import bradley_terry_loss
-from lit_rlhf.networks.adapters import LoRA, merged, save_adapters
+from lit_rlhf.networks.adapters import LoRA, merged
 from lit_rlhf.networks.backbone import export
+from lit_rlhf.networks.micro_batches import added_up, check_size, check_training, parts
 from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.rewards.adapted import AdaptedModule
+from lit_rlhf.rewards.model import READ_AT
 from lit_rlhf.rewards.pair_metrics import PairMetrics
 
 
@@ -29,11 +33,24 @@ class ScalarRewardModule(AdaptedModule):
         optimizer: Learning rate and schedule.
         lora: Train low-rank adapters and the head instead of all weights; checkpoints then hold no others, and the
             exported model has the adapters added to its weights.
+        micro_batch_size: Pairs computed at a time, whose gradients are added up: the same step takes less memory. None
+            computes the whole batch at once.
+        attributes: Which of its numbers to go on with, where the head that it starts from gives several: one by its
+            name or position, or a weighted sum.
     """
 
-    def __init__(self, model: str, optimizer: Optimizer | None = None, lora: LoRA | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        optimizer: Optimizer | None = None,
+        lora: LoRA | None = None,
+        micro_batch_size: int | None = None,
+        attributes: int | dict[str, float] | str | None = None,
+    ) -> None:
         super().__init__(model, optimizer, lora)
         self.save_hyperparameters()
+        check_size(micro_batch_size)
+        self.micro_batch_size, self.attributes = micro_batch_size, attributes
         self.network: RewardNetwork | None = None
 
     def configure_model(self) -> None:
@@ -41,9 +58,14 @@ class ScalarRewardModule(AdaptedModule):
         if self.network is not None:
             return
         with self.building():
-            self.network = RewardNetwork(self.path).train()  # loading leaves dropout off
+            option = "attributes of ScalarRewardModule"
+            network = RewardNetwork(self.path, attributes=self.attributes, option=option)
+        network.without_bias()
+        self.network = network.train()  # loading leaves dropout off
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.adapt(self.network.model, datamodule.renderer)
+        # Others read it at the same token, and get the score as it is: pipelines would apply a sigmoid.
+        self.network.model.config.update({READ_AT: "template end", "problem_type": "regression"})
         self.finish(self.network)
         self.metrics = PairMetrics(datamodule.source_names, datamodule.val_rows)
 
@@ -66,10 +88,27 @@ class ScalarRewardModule(AdaptedModule):
         """Bradley–Terry, with the margins and soft labels that the data's treatments set."""
         return bradley_terry_loss(chosen, rejected, batch.margin, batch.target)
 
+    def on_fit_start(self) -> None:
+        """Refuse micro-batches where their gradients would be wrong."""
+        check_training(self.micro_batch_size, self, self.trainer)
+
     def training_loss(self, batch: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
         """The training loss, shared, and the scores ``(N,)`` of both responses; a variant overrides this."""
+        if self.micro_batch_size is not None and self.micro_batch_size < len(batch):
+            scores: list[tuple[Tensor, Tensor]] = []
+            loss = added_up(self._losses(batch, self.micro_batch_size, scores), self.parameters())
+            chosen, rejected = (torch.cat(side) for side in zip(*scores, strict=True))
+            return self.shared(loss, batch), chosen, rejected
         chosen, rejected = self.scores(self.features(batch))
         return self.shared(self.loss(chosen, rejected, batch), batch), chosen, rejected
+
+    def _losses(self, batch: PairBatch, size: int, scores: list[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        """What parts of a batch add to its loss; their scores are noted."""
+        for rows in parts(len(batch), size):
+            part = batch[rows]
+            chosen, rejected = self.scores(self.features(part))
+            scores.append((chosen.detach(), rejected.detach()))
+            yield self.loss(chosen, rejected, part) * (len(part) / len(batch))
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """One step on a batch of pairs."""
@@ -120,10 +159,4 @@ class ScalarRewardModule(AdaptedModule):
         The adapters lie in its folder ``adapters`` as well: a policy on the same weights can share them.
         """
         assert self.network is not None
-        return export(merged(self.network.model), renderer, directory, also=self._save_adapters)
-
-    def _save_adapters(self, folder: Path) -> None:
-        network = self.network
-        if self.lora is not None and network is not None and not network.looks_ahead:
-            base = str(self._base)
-            save_adapters(network.model.base_model, network.head, self.lora, base, folder / "adapters")
+        return export(merged(self.network.model), renderer, directory, also=self.save_adapters)

@@ -58,7 +58,7 @@ class Seq2SeqReward(Reward):
 
     def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
         """Load the rewriter, and check that it reads the policy's tokens."""
-        own = Renderer.load(self.path)
+        own, self.renderer = Renderer.load(self.path), renderer
         self.translation = (own, renderer) if own.fingerprint != renderer.fingerprint else None
         if self.translation and not self.retokenise:
             hint = "Train the rewriter from the policy's own model, with the same template, or set retokenise."
@@ -76,10 +76,11 @@ class Seq2SeqReward(Reward):
 
     def _rewards(self, completions: Completions) -> Tensor:
         if self.translation is None:
-            return self._token_rewards(completions.sequences)
+            closed = self.renderer.closed(completions.sequences, completions.truncated)
+            return self._token_rewards(closed, completions.sequences)
         own, policy = self.translation
         sequences = through_text(completions, own)
-        rewards = self._token_rewards(sequences)
+        rewards = self._token_rewards(sequences, sequences)
         width = int(completions.sequences.response_length.max())
         rows = zip(completions.sequences.response_lists(), sequences.response_lists(), rewards.tolist(), strict=True)
         handed_on = [hand_on(theirs, policy, ids, own, values) for theirs, ids, values in rows]
@@ -87,12 +88,18 @@ class Seq2SeqReward(Reward):
         return torch.tensor(padded, device=rewards.device)
 
     @torch.no_grad()
-    def _token_rewards(self, sequences: Sequences) -> Tensor:
-        """Rewards of the rewriter's own tokens ``(N, T)``."""
+    def _token_rewards(self, asked: Sequences, sequences: Sequences) -> Tensor:
+        """Rewards of the rewriter's own tokens ``(N, T)``.
+
+        Args:
+            asked: What it reads: the responses as the template ends them.
+            sequences: The responses whose tokens are rewarded.
+        """
         width = int(sequences.response_length.max())
         parts = []
         for i in range(0, len(sequences), self.batch_size):
-            kept = rewriting_of_itself(self.network, sequences[i : i + self.batch_size])
+            rows = slice(i, i + self.batch_size)
+            kept: Rewriting = self.network(asked[rows], sequences[rows].response_lists())
             rewards = seq2seq_token_rewards(
                 kept.target, kept.predicted, kept.mask, self.positive, self.negative, self.normalize
             )
@@ -122,11 +129,6 @@ def hand_on(
         last = place == len(other_tokens)
         found[-1 if last else min(bisect_left(ends, stop), len(tokens) - 1)] += value
     return found
-
-
-def rewriting_of_itself(network: Rewriter, sequences: Sequences) -> Rewriting:
-    """What a rewriter that reads (prompt, response) thinks of that very response."""
-    return network(sequences, sequences.response_lists())
 
 
 def load_rewriter(path: str, renderer: Renderer) -> Rewriter:

@@ -182,7 +182,7 @@ class Seq2SeqRewardModule(AdaptedModule):
         limit = positions(self.network.model) or 10**9  # type: ignore[union-attr]
         room = limit - self.network.longest(int(few.prompt_length.max()), int(few.response_length.max()), 0)  # type: ignore[union-attr]
         longest = min(int(batch.chosen.response_length.max()) + 8, room)
-        corrections = self.network.correct(few, self.renderer.eos_id, longest)  # type: ignore[union-attr]
+        corrections = self.network.correct(few, list(self.renderer.end_ids), longest)  # type: ignore[union-attr]
         texts = [self.renderer.response_text(ids) for ids in corrections]
         return [
             {
@@ -203,4 +203,4 @@ class Seq2SeqRewardModule(AdaptedModule):
 
     def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
         """Write a Hugging Face directory; its config remembers the marker."""
-        return export(merged(self.network.model), renderer, directory)  # type: ignore[union-attr]
+        return export(merged(self.network.model), renderer, directory, self.save_adapters)  # type: ignore[union-attr]

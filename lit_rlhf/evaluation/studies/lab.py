@@ -215,8 +215,7 @@ class Lab:
             prompts += [tuple(Message(m["role"], m["content"]) for m in row["messages"])] * len(row["responses"])
             texts += row["responses"]
             truncated += row["truncated"]
-        responses = renderer.responses_ids(texts, truncated)
-        sequences = stack_sequences(renderer.prompts_ids(prompts), responses, renderer.pad_id)
+        sequences = stack_sequences(*renderer.rows_ids(prompts, texts, truncated), renderer.pad_id)
         return Completions(sequences, torch.tensor(truncated), [Record(prompt) for prompt in prompts], texts)
 
     @torch.no_grad()

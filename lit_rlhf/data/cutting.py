@@ -1,0 +1,44 @@
+"""Prompts that are too long, cut so that the template's frame and the system turn stay."""
+
+from collections.abc import Sequence
+
+from lit_rlhf.data.records import Message
+from lit_rlhf.data.rendering import Renderer
+
+Prompt = tuple[Message, ...]
+
+
+def cut_prompt(prompt: Prompt, renderer: Renderer, room: int, responses: Sequence[str] = ()) -> list[int] | None:
+    """Token ids of a conversation without its beginning: the latest turns that fit, and if none does, the last one's end.
+
+    The system turn, what the template writes and the last message's end are kept.
+
+    Args:
+        prompt: The conversation; its last message is the user's.
+        renderer: From text to ids.
+        room: Most tokens.
+        responses: What will answer it; reasoning in them decides where the prompt ends.
+
+    Returns:
+        The ids, or None if even the frame with an empty message is too long.
+    """
+    system = prompt[:1] if prompt[0].role == "system" else ()
+    turns = prompt[len(system) :]
+    for place, message in enumerate(turns[1:], 1):
+        if message.role == "user":
+            ids = renderer.encoded((*system, *turns[place:]), responses)[0]
+            if len(ids) <= room:
+                return ids
+    return _cut_message((*system, turns[-1]), renderer, room, responses)
+
+
+def _cut_message(prompt: Prompt, renderer: Renderer, room: int, responses: Sequence[str]) -> list[int] | None:
+    """Ids of a prompt whose last message has lost just so many tokens at its beginning that it fits."""
+    content, first = prompt[-1].content, 0
+    starts = renderer.token_starts(content)
+    ids = renderer.encoded(prompt, responses)[0]
+    while len(ids) > room and first < len(starts):
+        first += len(ids) - room
+        rest = content[starts[first] :] if first < len(starts) else ""
+        ids = renderer.encoded((*prompt[:-1], Message("user", rest)), responses)[0]
+    return ids if len(ids) <= room and first < len(starts) else None
