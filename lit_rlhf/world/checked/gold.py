@@ -17,6 +17,7 @@ CHECKED_WEIGHTS: dict[str, float] = {
 """Weight of each component. An answer that does all that was asked, and ends, earns 1."""
 
 _SHORTEST = 3  # words of an answer
+_MOST_REPEATED = 0.5  # share of repeated word pairs above which a text is no answer to anything
 
 
 def checked_components(
@@ -31,24 +32,27 @@ def checked_components(
         truncated: Whether the response was cut off at a limit of length, so that nothing of it was meant as an end.
 
     Returns:
-        constraints: share of those that are met, 0 to 1. What is wrong with the text, each from −1 to 0: repetition
-        (share of word pairs that had come before), unfinished (−1 where it was cut off, or ends without a mark),
-        script (share of letters that are not Latin), off_topic (−1 for an answer in English without any word of the
-        topic), empty (−1 below three words, for which nothing else is given or taken).
+        constraints: share of those that are met, 0 to 1; 0 for a text of which more than half repeats.
+        What is wrong with the text, each from −1 to 0: repetition (share of word pairs that had come before),
+        unfinished (−1 where it was cut off, or ends without a mark), script (share of letters that are not Latin),
+        off_topic (−1 for an answer in English without any word of the topic), empty (−1 below three words, for which
+        nothing else is given or taken).
 
     Raises:
         DataError: If a constraint is none.
     """
-    met = [is_met(constraint, response) for constraint in constraints]
     said = words(response)
+    repeated = repetition(said)
+    met = [is_met(constraint, response) and repeated <= _MOST_REPEATED for constraint in constraints]
     if len(said) < _SHORTEST:
         return {**dict.fromkeys(CHECKED_WEIGHTS, 0.0), "empty": -1.0}
     kinds = {constraint["kind"] for constraint in constraints}
     complete = ends(response) or (not kinds.isdisjoint({"json", "title"}) and all(met))
-    strays = "language" not in kinds and not is_about(response, topic)
+    asked = {constraint["word"].lower() for constraint in constraints if constraint["kind"] in ("include", "begin")}
+    strays = "language" not in kinds and not is_about(response, topic, asked)
     return {
         "constraints": sum(met) / len(met),
-        "repetition": -repetition(said),
+        "repetition": -repeated,
         "unfinished": 0.0 if complete and not truncated else -1.0,
         "script": -foreign_share(response),
         "off_topic": -1.0 if strays else 0.0,

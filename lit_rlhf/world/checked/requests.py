@@ -108,7 +108,7 @@ def read_meta(meta: dict[str, Any], location: str) -> tuple[str, list[Constraint
     """
     topic, constraints = meta.get("topic"), meta.get("constraints")
     hint = "Take prompts from CheckedPrompts, or pairs from a store that was written for them."
-    if topic not in TOPICS or not isinstance(constraints, list) or not constraints:
+    if not isinstance(topic, str) or topic not in TOPICS or not isinstance(constraints, list) or not constraints:
         raise DataError("brings no constraints that an answer could be checked for", location, hint)
     for constraint in constraints:
         if not isinstance(constraint, dict):

@@ -14,7 +14,10 @@ _WORD = re.compile(r"[^\W_]+(?:['’\-‑][^\W_]+)*")
 _MARKED = re.compile(
     r"^[ \t]*(?:(?P<dash>[-–—*•])|\(?(?P<number>\d{1,3}) ?[.):\-])[ \t]+(?P<said>.*\S.*)$", re.MULTILINE
 )
-_ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e|approx|No|[A-Z])\.(?=\s)")
+_ABBREVIATION = re.compile(
+    r"\b(?:(?:Mr|Mrs|Ms|Dr|Prof|St|e\.g|i\.e|[A-Z])\.(?=\s)|(?:vs|etc|approx|a\.m|p\.m)\.(?=\s+[^A-Z\s])|No\.(?=\s+\d))"
+)
+_MARK_ALONE = re.compile(r"[-–—*•]|\(?\d{1,3} ?[.):\-]?")
 _END = re.compile(r"""[.!?…]+["'”’»)\]*_]*(?=\s|$)|[。！？]+|\n+""")
 _CLOSERS = "\"'”’»)]}*_`"
 _FINAL = ".!?…。！？"
@@ -22,8 +25,8 @@ _FINAL = ".!?…。！？"
 _FREQUENT = {
     "English": (
         "the a an and or but of in on at to for with from by is are was were be been it its this that these those i "
-        "you we they he she his her their our my your not can will would have has had do does as if so which who what "
-        "there when where how all some more most than about into also"
+        "you we they he she his her their our my your not no can will would have has had do does as if so which who "
+        "what there when where how all some more most than about into also"
     ),
     "Spanish": (
         "el la los las un una unos unas de del al y o en es son era fue que se su sus por para con sin no como más muy "
@@ -40,6 +43,10 @@ _FREQUENT = {
         "von vom mit für auf an am aus bei nach nicht auch als wie es er sie ich du wir ihr man sich so sehr viel "
         "viele haben hat wird werden kann können dass wenn über um nur noch mehr"
     ),
+    "Portuguese": (
+        "o a os as um uma uns umas de do da dos das e ou em no na nos nas é são era foi que se seu sua por para com "
+        "sem não como mais muito mas lhe me eu ele ela eles também quando onde sobre tudo ao à está isso"
+    ),
     "Italian": (
         "il lo la i gli le un una uno di del della dei delle dello da dal e o in nel nella è sono era che si suo sua "
         "per con senza non come più molto ma su al alla ai questo questa ci anche quando dove tra tutto io noi"
@@ -48,6 +55,10 @@ _FREQUENT = {
 
 LANGUAGES: dict[str, frozenset[str]] = {name: frozenset(listed.split()) for name, listed in _FREQUENT.items()}
 """Frequent short words of each language that can be told apart."""
+
+_SPEAKS_FOR = {
+    word: 1 / sum(word in other for other in LANGUAGES.values()) for known in LANGUAGES.values() for word in known
+}
 
 
 class Item(NamedTuple):
@@ -108,24 +119,29 @@ def ends(text: str) -> bool:
     """
     stripped = text.rstrip()
     lines = stripped.splitlines()
-    if lines and _MARKED.fullmatch(lines[-1]) and len(items(stripped)) > 1:
+    if not lines or _MARK_ALONE.fullmatch(lines[-1].strip()):  # a new item that says nothing
+        return False
+    if _MARKED.fullmatch(lines[-1]) and len(items(stripped)) > 1:
         return True
     return stripped.rstrip(_CLOSERS).endswith(tuple(_FINAL))
 
 
 def language(text: str) -> str | None:
-    """The language whose frequent words a text has most of; None where two or more of them do not decide it.
+    """The language that a text's frequent words speak for; None where there are too few, or it is a draw.
+
+    One such word is enough for up to six words; a longer text takes two, and an eighth of its words.
+
+    A word that is frequent in several languages counts for each of them, and by so much less.
 
     Examples:
         >>> language("La miel es muy dulce."), language("Honey is sweet and it is old."), language("Brot!")
         ('Spanish', 'English', None)
     """
     said = [part for word in words(text) for part in re.split("['’]", word)]
-    counts = {name: sum(word in known for word in said) for name, known in LANGUAGES.items()}
-    best = max(counts, key=lambda name: counts[name])
-    rivals = [count for name, count in counts.items() if name != best]
-    enough = counts[best] >= 2 and counts[best] >= len(said) / 8
-    return best if enough and counts[best] > max(rivals) else None
+    weights = {name: [_SPEAKS_FOR[word] for word in said if word in known] for name, known in LANGUAGES.items()}
+    best, second = sorted(weights, key=lambda name: -sum(weights[name]))[:2]
+    enough = len(weights[best]) >= (1 if len(said) <= 6 else max(2, len(said) / 8))
+    return best if enough and sum(weights[best]) > sum(weights[second]) + 1e-6 else None
 
 
 def foreign_share(text: str) -> float:

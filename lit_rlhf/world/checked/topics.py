@@ -1,5 +1,6 @@
 """What requests are about: everyday topics, each with words by which an answer about it can be told."""
 
+from collections.abc import Collection
 from functools import cache
 
 from lit_rlhf.world.checked.text import plain, words
@@ -112,14 +113,19 @@ def unseen_topics() -> frozenset[str]:
     return frozenset(ranked[: round(len(ranked) * _UNSEEN_SHARE)])
 
 
-def is_about(text: str, topic: str) -> bool:
+def is_about(text: str, topic: str, asked: Collection[str] = ()) -> bool:
     """Whether an English text has any of the topic's words.
+
+    Args:
+        text: The text.
+        topic: One of `TOPICS`.
+        asked: Words that do not count, since the request asks for them.
 
     Examples:
         >>> is_about("Bees make it from nectar.", "honey"), is_about("I have been there.", "honey")
         (True, False)
     """
-    said = [plain(word) for word in words(text)]
+    said = [plain(word) for word in words(text) if word not in asked]
     short = {word for stem in TOPICS[topic] if len(stem) <= 3 for word in (stem, f"{stem}s")}
     long = tuple(stem for stem in TOPICS[topic] if len(stem) > 3)
     return any(word in short or word.startswith(long) for word in said)
