@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -53,6 +54,11 @@ def test_a_finished_store_has_a_row_for_every_prompt(written):
         assert len(set(row["responses"])) > 1
         assert all(length == 8 for length, cut in zip(row["lengths"], row["truncated"], strict=True) if cut)
         assert all(1 <= length <= 8 for length in row["lengths"])
+
+
+def test_what_is_known_of_a_prompt_is_stored_with_it(written):
+    cli, store = written
+    assert [json.loads(row["meta"]) for row in store.rows()] == [row.record.meta for row in cli.datamodule.train_rows]
 
 
 def test_scores_are_those_of_the_stored_responses(written):
