@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lit_rlhf.cli.throughput import without_throughput
 from reliability.fault_parts import DEMONSTRATIONS, Server, at_step, baselines, ppo, scores
 from reliability.processes import QUIET, run
 
@@ -189,7 +190,8 @@ def _alive(process: int) -> bool:
 
 
 def _outcome(folder: Path) -> bytes:
-    return (folder / "metrics.jsonl").read_bytes() + (folder / "model" / "model.safetensors").read_bytes()
+    history = json.dumps(without_throughput((folder / "metrics.jsonl").read_text("utf-8"))).encode()
+    return history + (folder / "model" / "model.safetensors").read_bytes()
 
 
 def flip(path: Path, at: float) -> None:

@@ -176,12 +176,17 @@ def _watch_writes(folder: Path, kill_at: int | None = None, counter: Path | None
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """Files that must be equal, by their names; of ``done.json`` only the result."""
+    """Files that must be equal, by their names; of ``done.json`` only the result, of the history all but times."""
     found = {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith(_VOLATILE) and not path.name.startswith(".")
     }
+    if "metrics.jsonl" in found:
+        from lit_rlhf.cli.throughput import without_throughput
+
+        lines = without_throughput(found["metrics.jsonl"].decode())
+        found["metrics.jsonl"] = "".join(json.dumps(line) + "\n" for line in lines).encode()
     done = folder / "done.json"
     return found | ({"done": json.dumps(json.loads(done.read_text())["result"]).encode()} if done.exists() else {})
 

@@ -5,8 +5,10 @@ import random
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,6 +45,9 @@ class Checkpoint(ModelCheckpoint):
 
     goes_on_from: str | None = None
     """A checkpoint whose bytes several processes look at together."""
+
+    seconds = 0.0
+    """What writing has taken this process so far."""
 
     _asked_to_stop = False
     _asked_by_sigterm = False
@@ -135,29 +140,49 @@ class Checkpoint(ModelCheckpoint):
                 signal.signal(signum, former.pop(signum))
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        self._write(trainer, filepath, partial(super()._save_checkpoint, trainer))
+        self._last_checkpoint_saved = filepath
+
+    def write(self, trainer: Trainer, filepath: str) -> None:
+        """Write a checkpoint beside those that this callback keeps account of.
+
+        Args:
+            trainer: Of the run.
+            filepath: Where to.
+        """
+        self._write(trainer, filepath, partial(trainer.save_checkpoint, weights_only=self.save_weights_only))
+
+    def _write(self, trainer: Trainer, filepath: str, save: Callable[[str], None]) -> None:
         """Write beside the former checkpoint of that name, then put it in its place.
 
         Lightning writes to the system's folder for temporary files first; where that is on another disk, it would copy
         from there into the place of the former one.
         """
+        begin = time.perf_counter()
         target = Path(filepath)
-        partial = target.with_name(f".{target.name}.partial")
+        unfinished = target.with_name(f".{target.name}.partial")
         if trainer.is_global_zero:  # what a killed run has left there
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+            remove_checkpoint(unfinished)
         trainer.strategy.barrier("room for a checkpoint")
         try:
-            super()._save_checkpoint(trainer, str(partial))
+            save(str(unfinished))
         except CheckpointException as error:
-            error.filename = str(partial)  # type: ignore[attr-defined]  it names none itself
+            error.filename = str(unfinished)  # type: ignore[attr-defined]  it names none itself
             raise
-        if partial.is_dir():
+        if unfinished.is_dir():
             trainer.strategy.barrier("all parts of a checkpoint")
-            write_digests(partial)
+            write_digests(unfinished)
         if trainer.is_global_zero:
             # Renaming a file over a file needs no moment without either; a folder can only be moved out of the way.
-            (replace_directory if partial.is_dir() or target.is_dir() else os.replace)(partial, target)
+            folders = unfinished.is_dir() or target.is_dir()
+            (replace_directory if folders else os.replace)(unfinished, target)
         trainer.strategy.barrier("checkpoint in its place")
-        self._last_checkpoint_saved = filepath
+        self.seconds += time.perf_counter() - begin
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, file or folder, if there is one."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def within_step(trainer: Trainer) -> bool:

@@ -130,7 +130,7 @@ def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -
         rank_zero_info(f"going on from {checkpoint}")
         args += ["--ckpt_path", str(checkpoint)]
     trainer = run_stage(args).trainer
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if _is_result(name)}
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     saved = [] if metrics else [each for each in callbacks if isinstance(each, SaveConfig)]
     resumed = {name: value for each in saved for name, value in each.facts(trainer)["metrics"].items()}
@@ -143,7 +143,14 @@ def _last_logged(history: Path) -> dict[str, float]:
     logged: dict[str, float] = {}
     for line in lines:
         logged |= json.loads(line)
-    return {name: value for name, value in logged.items() if name != "step"}
+    return {name: value for name, value in logged.items() if _is_result(name)}
+
+
+def _is_result(metric: str) -> bool:
+    """Whether a metric is one that an equal run would have too: how fast it was is none."""
+    from lit_rlhf.cli.throughput import PREFIX
+
+    return "/" in metric and not metric.startswith(PREFIX)
 
 
 class _Dumper(yaml.SafeDumper):

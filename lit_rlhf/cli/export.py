@@ -61,9 +61,9 @@ def export(
     renderer = Renderer.load(tokenizer or data.get("tokenizer") or module.tokenizer, data.get("template"))
     _attach(module, renderer)
     module.configure_model()
-    _fill(module, content, checkpoint)
+    fill(module, content, checkpoint)
     target = export_with_card(module, Path(directory), renderer, run)
-    rank_zero_info(f"model written to {target}")
+    rank_zero_info(f"model written to {target}: step {content.get('global_step')} of {checkpoint}")
     return target
 
 
@@ -115,8 +115,17 @@ def _attach(module: LightningModule, renderer: Renderer) -> None:
     module.trainer = trainer
 
 
-def _fill(module: LightningModule, content: dict[str, Any], checkpoint: str) -> None:
-    """Put the trained weights and what was remembered of them into the module."""
+def fill(module: LightningModule, content: dict[str, Any], checkpoint: str) -> None:
+    """Put the trained weights and what was remembered of them into the module.
+
+    Args:
+        module: Has its networks already.
+        content: Of the checkpoint, see `read_checkpoint`.
+        checkpoint: Where it lies, for messages.
+
+    Raises:
+        DataError: If it does not fit, or lacks trained weights.
+    """
     module.on_load_checkpoint(content)
     try:
         missing, _ = module.load_state_dict(content["state_dict"], strict=False)

@@ -12,17 +12,22 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-from lit_rlhf.cli.callbacks import Export, Generations, History, Progress, SaveConfig
+from lit_rlhf.cli.best import Best
+from lit_rlhf.cli.callbacks import Export, History, SaveConfig
 from lit_rlhf.cli.checkpoints import Checkpoint, RandomState, check_checkpoint, check_strategy, model_options
+from lit_rlhf.cli.generations import Generations
 from lit_rlhf.cli.lineage import job_type
 from lit_rlhf.cli.panel import Panel
 from lit_rlhf.cli.parser import PlainLightningParser, keep_paths, know_classes
 from lit_rlhf.cli.shards import check_bytes
+from lit_rlhf.cli.throughput import Throughput
 from lit_rlhf.cli.tracking import Wandb, finish
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.fast import FastPaths
 from lit_rlhf.networks.finite import StepGuard
+from lit_rlhf.networks.optimizer import check_weights
+from lit_rlhf.networks.progress import progress_bar
 from lit_rlhf.networks.wrapping import check_wrapping
 from lit_rlhf.policy.checks import check_averaging
 
@@ -39,14 +44,16 @@ class StageCLI(LightningCLI):
     """LightningCLI with this project's module base, data, defaults and callbacks."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add ``fast``, ``checkpoint``, ``guard``, ``export``, ``history``, ``generations`` and ``panel``."""
+        """Add ``fast``, ``checkpoint``, ``best``, ``guard``, ``export``, ``history``, ``generations``, ``panel``."""
         parser.add_class_arguments(FastPaths, "fast")
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         # Without version counter: last.ckpt is the last one, not the first run's beside a last-v1.ckpt.
         defaults = {"save_last": True, "save_top_k": 0, "every_n_train_steps": 100, "enable_version_counter": False}
         parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
+        parser.add_lightning_class_args(Best, "best")
         parser.add_lightning_class_args(StepGuard, "guard")
         parser.add_lightning_class_args(Export, "export")
+        parser.add_lightning_class_args(Throughput, "throughput")  # before the history, which writes what it logs
         parser.add_lightning_class_args(History, "history")
         parser.add_lightning_class_args(Generations, "generations")
         parser.add_lightning_class_args(Panel, "panel")
@@ -56,7 +63,7 @@ class StageCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         given = config.get("callbacks") or []
         if config.get("enable_progress_bar") is not False and not any(isinstance(each, ProgressBar) for each in given):
-            callbacks = [*callbacks, Progress()]
+            callbacks = [*callbacks, progress_bar()]
         return super()._instantiate_trainer(config, callbacks)
 
     def before_instantiate_classes(self) -> None:
@@ -86,6 +93,7 @@ class StageCLI(LightningCLI):
         Args:
             writes: Whether checkpoints are written.
         """
+        check_weights(self.trainer)  # before any data are read
         strategy, where = self.trainer.strategy, "option trainer.strategy.init_args"
         parts = getattr(strategy, "_tensor_parallel_size", 1)
         if isinstance(strategy, ModelParallelStrategy) and parts != 1:
@@ -93,9 +101,6 @@ class StageCLI(LightningCLI):
             raise DataError(f"is {parts}, and products are not split here", f"{where}.tensor_parallel_size", hint)
         if isinstance(strategy, ModelParallelStrategy | FSDPStrategy):
             check_averaging(self.trainer)
-            if self.trainer.precision in ("bf16-true", "16-true"):
-                hint = "Give bf16-mixed: layers are gathered and computed in bf16, heads, losses and sums in fp32."
-                raise DataError("is not for networks that are split", "option trainer.precision", hint)
         if isinstance(strategy, FSDPStrategy):
             check_wrapping(strategy, where, writes)
 
@@ -107,10 +112,10 @@ class StageCLI(LightningCLI):
         command = self.config.get("subcommand")
         config = self.config[command] if command else self.config
         path = config.get("ckpt_path")
-        if path == "last":
+        if path in ("last", "best"):
             folder = config.checkpoint.dirpath or f"{config.trainer.default_root_dir}/checkpoints"
-            path = config["ckpt_path"] = f"{folder}/last.ckpt"
-        if path is None or path in ("best", "hpc"):
+            path = config["ckpt_path"] = f"{folder}/{path}.ckpt"
+        if path is None or path == "hpc":
             return  # found by Lightning itself
         if "://" in path or path.startswith("registry"):
             # Lightning would load a file from elsewhere with everything in it, code included.

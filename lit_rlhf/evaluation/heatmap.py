@@ -6,7 +6,7 @@ import os
 import re
 import textwrap
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ from torch import Tensor
 from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.evaluation.pictures import pyplot
-from lit_rlhf.policy.diagnostics import token_texts
+from lit_rlhf.policy.diagnostics import special_tokens, token_texts
 
 NEGATIVE, POSITIVE, UNKNOWN = (222, 92, 70), (70, 148, 204), "#d0d0d0"
 """Red and blue, which colour-blind people tell apart, both light enough for black text; grey for no number."""
 NO_TEXT = "∎"
 """Stands for a token without text of its own."""
 
-_LEGEND = f"· blank   ⏎ line break   {NO_TEXT} end, or part of a character"
+CUT_OFF = "… cut off at the limit"
+"""Stands behind a response that did not come to its end."""
+
+_LEGEND = f"· blank   ⏎ line break   {NO_TEXT} no text of its own   framed: a special token"
 
 
 @dataclass
@@ -33,6 +36,8 @@ class TokenRow:
         title: What stands above it, such as the prompt.
         tokens: The text of each token; they join to the response.
         values: One number per token; above 0 is good.
+        special: Whether each token is a special one, such as the end of a turn; none is, where the list is empty.
+        truncated: Whether the response was cut off at the limit.
 
     Raises:
         ValueError: If there is not one value per token.
@@ -41,11 +46,24 @@ class TokenRow:
     title: str
     tokens: list[str]
     values: list[float]
+    special: list[bool] = field(default_factory=list)
+    truncated: bool = False
 
     def __post_init__(self) -> None:
         """Check the lengths."""
         if len(self.tokens) != len(self.values):
             raise ValueError(f"{len(self.tokens)} tokens but {len(self.values)} values for {self.title[:60]!r}")
+        self.special = self.special or [False] * len(self.tokens)
+
+    @classmethod
+    def of(cls, row: dict[str, Any], what: str) -> "TokenRow":
+        """From a row of ``generations.jsonl``, which older versions wrote without ``special`` and ``truncated``.
+
+        Args:
+            row: One response.
+            what: Name of the numbers, such as ``token_rewards``.
+        """
+        return cls(row["prompt"], row["tokens"], row[what], row.get("special", []), row.get("truncated", False))
 
 
 def token_rows(completions: Completions, values: Tensor, renderer: Renderer, n: int | None = None) -> list[TokenRow]:
@@ -57,8 +75,18 @@ def token_rows(completions: Completions, values: Tensor, renderer: Renderer, n: 
         renderer: Turns tokens into text, one by one.
         n: How many rows; None takes all.
     """
-    rows = zip(completions.records[:n], token_texts(completions, renderer, n), values[:n].tolist(), strict=True)
-    return [TokenRow(record.prompt[-1].content, tokens, row[: len(tokens)]) for record, tokens, row in rows]
+    rows = zip(
+        completions.records[:n],
+        token_texts(completions, renderer, n),
+        values[:n].tolist(),
+        special_tokens(completions, renderer, n),
+        completions.truncated[:n].tolist(),
+        strict=True,
+    )
+    return [
+        TokenRow(record.prompt[-1].content, tokens, row[: len(tokens)], special, truncated)
+        for record, tokens, row, special, truncated in rows
+    ]
 
 
 def _limit(rows: list[TokenRow]) -> float:
@@ -92,6 +120,8 @@ i{font-style:normal}
 .s::before{content:"·";position:absolute}
 .n::before{content:"⏎"}
 .e::before{content:"∎"}
+.t{font:.78em/1.9 ui-monospace,monospace;margin:0 2px;box-shadow:0 0 0 1.5px #000a}
+em{color:#555;font-size:.85rem;user-select:none}
 .scale{display:flex;justify-content:space-between;height:14px;border:1px solid #0003;border-radius:3px;background:BAR}
 .ends{display:flex;justify-content:space-between;font-size:.85rem;line-height:1.5;font-variant-numeric:tabular-nums}
 small{color:#555;line-height:1.5;display:block}
@@ -111,7 +141,8 @@ def heatmap_html(rows: list[TokenRow], heading: str = "") -> Page:
     """A page of its own, needing nothing from elsewhere: red tokens are penalised, blue ones rewarded.
 
     All rows share one scale, symmetric around 0. A token's value shows when the pointer rests on it. Blanks and line
-    breaks are marked, but copied text is the response itself.
+    breaks are marked, but copied text is the response itself. Special tokens are framed, each a cell of its own; a
+    response that did not come to its end says so.
 
     Args:
         rows: The responses.
@@ -140,7 +171,7 @@ def heatmap_body(rows: list[TokenRow]) -> str:
     """
     limit = _limit(rows)
     ends = "".join(f"<span>{text}</span>" for text in _ends(limit))
-    body = "".join(f"<h2>{html.escape(row.title)}</h2><p>{_spans(row, limit)}</p>" for row in rows)
+    body = "".join(f"<h2>{html.escape(row.title)}</h2><p>{_spans(row, limit)}{_cut_off(row)}</p>" for row in rows)
     return f'<div class="scale"></div><div class="ends">{ends}</div><small>{_LEGEND}</small>{body}'
 
 
@@ -149,10 +180,15 @@ def _ends(limit: float) -> tuple[str, str, str]:
 
 
 def _spans(row: TokenRow, limit: float) -> str:
+    frame = {True: ' class="t"', False: ""}
     return "".join(
-        f'<b style="background:{_colour(value, limit)}" title="{value:+.4g}">{_visible(token)}</b>'
-        for token, value in zip(row.tokens, row.values, strict=True)
+        f'<b style="background:{_colour(value, limit)}"{frame[special]} title="{value:+.4g}">{_visible(token)}</b>'
+        for token, value, special in zip(row.tokens, row.values, row.special, strict=True)
     )
+
+
+def _cut_off(row: TokenRow) -> str:
+    return f"<em> {CUT_OFF}</em>" if row.truncated else ""
 
 
 def _visible(token: str) -> str:
@@ -195,8 +231,8 @@ def heatmap_png(rows: list[TokenRow], path: str | Path, heading: str = "") -> No
     for title, found, height in zip(titles, chunks, heights, strict=True):
         for number, text in enumerate(title):
             axis.text(0, top + number + 0.5, text, weight="bold", **_TEXT)
-        for line, column, text, value in found:
-            _draw_token(axis, top + len(title) + line, column, text, _colour(value, limit))
+        for line, column, text, value, special in found:
+            _draw_token(axis, top + len(title) + line, column, text, _colour(value, limit), special)
         top += height
     partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
     with warnings.catch_warnings():
@@ -206,27 +242,30 @@ def heatmap_png(rows: list[TokenRow], path: str | Path, heading: str = "") -> No
     partial.replace(path)
 
 
-def _chunks(row: TokenRow) -> list[tuple[int, int, str, float]]:
-    """Where each token stands: line, column, what is shown of it, its value; long tokens come in several."""
-    found: list[tuple[int, int, str, float]] = []
+def _chunks(row: TokenRow) -> list[tuple[int, int, str, float, bool]]:
+    """Where each token stands: line, column, what is shown of it, its value, whether it is special.
+
+    Long tokens come in several parts.
+    """
+    found: list[tuple[int, int, str, float, bool]] = []
     line = column = 0
-    for token, value in zip(row.tokens, row.values, strict=True):
+    shown_at_end = [(f" {CUT_OFF}", math.nan, False)] if row.truncated else []
+    for token, value, special in [*zip(row.tokens, row.values, row.special, strict=True), *shown_at_end]:
         for part in re.findall(rf"\n|[^\n]{{1,{_COLUMNS}}}", token) or [NO_TEXT]:
             shown = "⏎" if part == "\n" else "".join(each if each.isprintable() else "▯" for each in part)
             if column + len(shown) > _COLUMNS:
                 line, column = line + 1, 0
-            found.append((line, column, shown, value))
+            found.append((line, column, shown, value, special))
             line, column = (line + 1, 0) if part == "\n" else (line, column + len(shown))
     return found
 
 
-def _draw_token(axis: Any, top: float, column: int, text: str, colour: str) -> None:
-    """A coloured field with its text; marks for blanks and line breaks are grey."""
+def _draw_token(axis: Any, top: float, column: int, text: str, colour: str, special: bool) -> None:
+    """A coloured field with its text, framed if it is a special token; marks for blanks and line breaks are grey."""
     from matplotlib.patches import Rectangle
 
-    axis.add_patch(
-        Rectangle((column, top + 0.06), len(text), 0.88, facecolor=colour, edgecolor="#999999", linewidth=0.4)
-    )
+    edge, width = ("#333333", 1.2) if special else ("#999999", 0.4)
+    axis.add_patch(Rectangle((column, top + 0.06), len(text), 0.88, facecolor=colour, edgecolor=edge, linewidth=width))
     for run in re.finditer(r" |[^ ]+", text):
         mark = run[0] in (" ", "⏎", NO_TEXT)
         shown = "·" if run[0] == " " else run[0]

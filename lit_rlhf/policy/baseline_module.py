@@ -1,6 +1,7 @@
 """Offline baselines: what the SFT policy earns on each prompt, sampled and scored once."""
 
 import json
+import time
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,12 +12,12 @@ from lit_rlhf.data.batches import Completions, PromptBatch
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.preparation import View
 from lit_rlhf.data.store import Key, Store
-from lit_rlhf.networks.backbone import fingerprint
+from lit_rlhf.networks.backbone import check_embeddings, fingerprint
 from lit_rlhf.networks.module import NetworkModule
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.networks.sharding import gathered, is_split
-from lit_rlhf.networks.together import any_of_all
+from lit_rlhf.networks.together import any_of_all, sum_of_all
 from lit_rlhf.policy.checks import check_strategy
 from lit_rlhf.policy.samplers import OwnSampler, Sampler
 from lit_rlhf.rewards.reward import Reward
@@ -83,6 +84,7 @@ class BaselineModule(NetworkModule):
         # A server's copy is the one that is run, and ours stays whole; our own goes to the device with the module.
         with torch.device("cpu"), self.building() if isinstance(self.engine, OwnSampler) else nullcontext():
             policy = PolicyNetwork(self.path).requires_grad_(False)
+        check_embeddings(policy.model, self.trainer.datamodule.renderer, self.path)  # type: ignore[attr-defined]
         self.policy_fingerprint = fingerprint(policy)
         self.engine.load(policy)
         if self.reward is not None:
@@ -120,6 +122,7 @@ class BaselineModule(NetworkModule):
             raise DataError("follows a running scale, which depends on what was scored before", "option reward", hint)
         self.store.begin(self.key, first=self.trainer.is_global_zero)
         self.trainer.strategy.barrier()
+        self._begun, self._sampled = time.perf_counter(), 0
 
     @torch.no_grad()
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> None:
@@ -139,6 +142,7 @@ class BaselineModule(NetworkModule):
                 rows = self._rows(batch, completions)
         if missing:
             self.store.write_part(part, rows)
+            self._sampled += len(rows) * self.k
 
     def _complete(self, batch: PromptBatch, part: int) -> Completions:
         renderer = self.trainer.datamodule.renderer  # type: ignore[attr-defined]
@@ -169,9 +173,11 @@ class BaselineModule(NetworkModule):
     def on_predict_end(self) -> None:
         """Declare the store finished, when all processes are."""
         self.trainer.strategy.barrier()
+        sampled = int(sum_of_all(torch.tensor([self._sampled], device=self.device)))
         if self.trainer.is_global_zero:
             datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             batches = -(-len(datamodule.train_rows) // datamodule.val_batch_size)
             rows = self.store.finish(min(batches, int(self.trainer.num_predict_batches[0]) * self.trainer.world_size))
-            rank_zero_info(f"baselines: {rows:,} prompts x {self.k} responses in {self.store.directory}")
+            speed = f", {sampled / (time.perf_counter() - self._begun):.3g} responses/s" if sampled else ""
+            rank_zero_info(f"baselines: {rows:,} prompts x {self.k} responses in {self.store.directory}{speed}")
         self.trainer.strategy.barrier()

@@ -1,6 +1,7 @@
 """What is measured of completions and trajectories."""
 
 import re
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -114,44 +115,75 @@ def example_rows(
     trajectory: Trajectory | None = None,
     renderer: Renderer | None = None,
 ) -> list[dict[str, Any]]:
-    """The first few completions as people read them: texts, proxy reward, baseline mean, true reward.
+    """The first few completions as people read them: texts, whether cut off, proxy reward, baseline mean, true reward.
 
     Args:
         completions: Sampled responses; what rewards remember of them is not computed again.
         reward: What the policy is trained for.
         judge: The true reward, where known.
         n: How many.
-        trajectory: With a renderer, adds lists for heat-maps, one entry per token: ``tokens``, ``token_rewards``
-            (what was trained on, before the KL penalty) and ``token_advantages``.
-        renderer: Turns tokens into text.
+        trajectory: With a renderer, adds lists for heat-maps, one entry per token: ``tokens``, ``special`` (whether it
+            is a special token), ``token_rewards`` (what was trained on, before the KL penalty) and
+            ``token_advantages``.
+        renderer: Shows responses with their special tokens, the end of the turn among them.
     """
     columns = {"proxy_reward": reward.proxy(completions).sum(1), "baseline_mean": reward.baseline_mean(completions)}
     if judge is not None:
         columns["gold_reward"] = judge(completions).sum(1)
-    lists: dict[str, list[Any]] = {name: [None] * n if x is None else x[:n].tolist() for name, x in columns.items()}
-    if trajectory is not None and renderer is not None and trajectory.advantages is not None:
-        lists["tokens"] = tokens = token_texts(completions, renderer, n)
-        for name, values in (("token_rewards", trajectory.rewards), ("token_advantages", trajectory.advantages)):
-            rows = zip(values[:n].tolist(), tokens, strict=True)
-            lists[name] = [[round(value, 6) for value in row[: len(texts)]] for row, texts in rows]
+    lists: dict[str, list[Any]] = {"truncated": completions.truncated[:n].tolist()}
+    lists |= {name: [None] * n if x is None else x[:n].tolist() for name, x in columns.items()}
+    texts = completions.texts[:n]
+    if renderer is not None:
+        tokens = token_texts(completions, renderer, n)
+        texts = ["".join(row) for row in tokens]
+        if trajectory is not None and trajectory.advantages is not None:
+            lists |= {"tokens": tokens, "special": special_tokens(completions, renderer, n)}
+            for name, values in (("token_rewards", trajectory.rewards), ("token_advantages", trajectory.advantages)):
+                rows = zip(values[:n].tolist(), tokens, strict=True)
+                lists[name] = [[round(value, 6) for value in row[: len(cells)]] for row, cells in rows]
     return [
         {"prompt": record.prompt[-1].content, "response": text, **{name: each[i] for name, each in lists.items()}}
-        for i, (record, text) in enumerate(zip(completions.records[:n], completions.texts[:n], strict=True))
+        for i, (record, text) in enumerate(zip(completions.records[:n], texts, strict=True))
     ]
 
 
 def token_texts(completions: Completions, renderer: Renderer, n: int | None = None) -> list[list[str]]:
-    """The text that each token adds to its response; a row's entries join to that response.
+    """The text that each token adds to its response; special tokens, such as the one that ends a turn, are their names.
 
-    Tokens without text of their own give an empty one: the end of the sequence, and all but the last of the tokens
-    that make up one character.
+    Without these, and what stands behind the end, a row's entries join to that response. All but the last of the
+    tokens that make up one character have no text of their own.
 
     Args:
         completions: Sampled responses.
         renderer: The way from their ids to text.
         n: How many rows; None takes all.
     """
-    return [cut_into_tokens(ids, renderer) for ids in completions.sequences[:n].response_lists()]
+    rows, special = [], _special_ids(renderer)
+    for ids in completions.sequences[:n].response_lists():
+        ended = accumulate((token in renderer.end_ids for token in ids), max)
+        named = [token in special or over for token, over in zip(ids, ended, strict=True)]
+        cells = zip(ids, cut_into_tokens(ids, renderer), named, strict=True)
+        rows.append([text + renderer.tokenizer.decode([token]) if name else text for token, text, name in cells])
+    return rows
+
+
+def special_tokens(completions: Completions, renderer: Renderer, n: int | None = None) -> list[list[bool]]:
+    """Whether each token of each response is a special one, which no text of a response contains.
+
+    Args:
+        completions: Sampled responses.
+        renderer: The way from their ids to text.
+        n: How many rows; None takes all.
+    """
+    special = _special_ids(renderer)
+    return [[token in special for token in ids] for ids in completions.sequences[:n].response_lists()]
+
+
+def _special_ids(renderer: Renderer) -> set[int]:
+    """Tokens that decoding leaves out, and those that end a response."""
+    tokenizer = renderer.tokenizer
+    added = {token for token, what in tokenizer.added_tokens_decoder.items() if what.special}
+    return added.union(tokenizer.all_special_ids, renderer.end_ids)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import ppo_value_loss
 from lit_rlhf.networks.adapters import LoRA, merged
-from lit_rlhf.networks.backbone import export
+from lit_rlhf.networks.backbone import check_embeddings, export
 from lit_rlhf.networks.finite import leave_out
 from lit_rlhf.networks.module import NetworkModule
 from lit_rlhf.networks.optimizer import Optimizer, total_steps
@@ -31,6 +31,7 @@ from lit_rlhf.policy.losses import policy_loss, ratio
 from lit_rlhf.policy.minibatches import Part, added, assembled, averaged, minibatches
 from lit_rlhf.policy.rollout import complete, seeded_generator, sequences_of_all, set_state
 from lit_rlhf.policy.settings import PPOSettings
+from lit_rlhf.policy.stopwatch import Stopwatch
 from lit_rlhf.policy.trajectory import Trajectory
 from lit_rlhf.rewards.reward import Reward
 
@@ -90,9 +91,9 @@ class PPOModule(NetworkModule):
         self.reward, self.judge, self.demonstrations = reward, judge, demonstrations
         self.sampling, self.settings = sampling or Sampling(), settings or PPOSettings()
         self.advantages, self.kl, self.lora = advantages or GAE(), kl or KLPenalty(), lora
-        self.kl_coefficient = self.kl.coefficient
+        self.kl_coefficient, self.seed = self.kl.coefficient, seed
         self.optimizer, self.critic_lr = optimizer or Optimizer(lr=1e-5, schedule="constant", warmup=0.0), critic_lr
-        self.seed = seed
+        self.stopwatch = Stopwatch()
         self.networks: ActorCritic | None = None
         self.examples: list[dict[str, Any]] = []
         check_options(self.lora, critic, self.settings, self.advantages)
@@ -128,13 +129,15 @@ class PPOModule(NetworkModule):
             self.networks = ActorCritic(self.path, self.reference_path)
         for reward in filter(None, (self.reward, self.judge)):
             reward.load(self.renderer, self.networks.reference_fingerprint)
+        check_embeddings(self.networks.policy.model, self.renderer, self.path)
         check_vocabulary(self.renderer, self.reference_path, "reference")
         if isinstance(self.networks, SharedTrunk):
             self.networks.lend(self.reward)
         elif with_critic:
             check_vocabulary(self.renderer, self.critic_path or self.path, "critic")
             scale = self.reward.critic_scale(self.critic_path) if self.critic_path else 1.0
-            self.networks.add_critic(self.critic_path or self.path, scale)
+            critic = self.networks.add_critic(self.critic_path or self.path, scale)
+            check_embeddings(critic.model, self.renderer, critic.path)
 
     def on_fit_start(self) -> None:
         """Refuse what would train on wrong numbers."""
@@ -153,22 +156,24 @@ class PPOModule(NetworkModule):
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """One iteration: rollout, reward, advantages, a few epochs of minibatches."""
         assert self.networks is not None
-        iteration, samples = self.trainer.global_step, self.advantages.samples
-        policy = self.networks.policy
-        completions = complete(policy, batch, self.renderer, self.sampling, self.generator, samples, together=True)
+        iteration, policy, samples = self.trainer.global_step, self.networks.policy, self.advantages.samples
+        with self.stopwatch.timed("sampling", self.device):
+            completions = complete(policy, batch, self.renderer, self.sampling, self.generator, samples, together=True)
+        self.stopwatch.add("generated_tokens", int(completions.sequences.response_length[: completions.counted].sum()))
+        self.examples = []
         try:
-            trajectory = self.evaluate(completions)
+            with self.stopwatch.timed("scoring", self.device):
+                trajectory = self.evaluate(completions)
         except NotFiniteError as error:
-            self.examples = []
             return leave_out(self, error)
         trajectory.with_advantages(self.advantages, self.kl, self.kl_coefficient, self.settings.whiten)
         metrics = measured(completions, self.reward, self.judge)
         mine = rows_of_mine(completions.counted, self.device)
-        self.examples = []
         if not completions.idle:
             self.examples = example_rows(completions, self.reward, self.judge, 4, trajectory[mine], self.renderer)
         policy_learns = iteration >= self.settings.critic_warmup
-        metrics |= trajectory_metrics(trajectory) | self.update(trajectory, policy_learns)
+        with self.stopwatch.timed("update", self.device):
+            metrics |= trajectory_metrics(trajectory) | self.update(trajectory, policy_learns)
         metrics["kl_coefficient"] = torch.tensor(self.kl_coefficient)
         if policy_learns:  # before, it has no KL to be steered by
             self.kl_coefficient = self.kl.adapted(self.kl_coefficient, float(metrics["kl"]), len(trajectory))
@@ -278,8 +283,7 @@ class PPOModule(NetworkModule):
         """Answer unseen prompts, with the same random numbers every time, and measure the answers."""
         assert self.networks is not None
         generator = seeded_generator(self.device, "validation", self.seed, batch_idx)
-        policy = self.networks.policy
-        completions = complete(policy, batch, self.renderer, self.sampling, generator, together=True)
+        completions = complete(self.networks.policy, batch, self.renderer, self.sampling, generator, together=True)
         sequences, temperature = completions.sequences, self.sampling.temperature
         logprobs = self.networks.logprobs(sequences, temperature)
         difference = logprobs - self.networks.reference_logprobs(sequences, temperature)

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 
 from lit_rlhf.cli.checkpoints import put_back
 from lit_rlhf.cli.commands import dispatch
+from lit_rlhf.cli.throughput import PREFIX, without_throughput
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.policy import PPOModule, SFTModule
 
@@ -108,6 +109,10 @@ def test_the_word_last_is_the_last_checkpoint_of_the_folder(lit, tiny_model, tmp
     assert steps == list(range(1, 11))
 
 
+def history(folder) -> list[dict]:
+    return without_throughput((folder / "metrics.jsonl").read_text())
+
+
 class Recorder(DummyLogger):
     """A logger whose ``log_metrics`` a test puts in place."""
 
@@ -142,7 +147,7 @@ def test_ctrl_c_keeps_the_step_and_the_run_goes_on_from_it(
     module = PPOModule if options is prompts else SFTModule
     given = options(tiny_model)
     lit("fit", tmp_path / "whole", given)
-    whole = (tmp_path / "whole" / "metrics.jsonl").read_text()
+    whole = history(tmp_path / "whole")
     handler = signal.getsignal(signal.SIGINT)
     ctrl_c_at(module, step)
     with pytest.raises(KeyboardInterrupt) as stopped:
@@ -152,7 +157,7 @@ def test_ctrl_c_keeps_the_step_and_the_run_goes_on_from_it(
     assert signal.getsignal(signal.SIGINT) is handler
     assert torch.load(last(tmp_path)[1], weights_only=True)["global_step"] == step + 1
     lit("fit", tmp_path, given, *last(tmp_path))
-    assert (tmp_path / "metrics.jsonl").read_text() == whole
+    assert history(tmp_path) == whole
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -161,7 +166,11 @@ def test_loggers_are_told_of_the_step_that_a_run_ends_behind(lit, tiny_model, tm
     told = []
     logger = {"class_path": f"{__name__}.Recorder"}
     given = halved(tiny_model, max_epochs=1, val_check_interval=3, logger=logger)
-    monkeypatch.setattr(Recorder, "log_metrics", lambda self, metrics, step=None: told.append((step, metrics)))
+
+    def tell(self, metrics, step=None) -> None:
+        told.append((step, {name: value for name, value in metrics.items() if not name.startswith(PREFIX)}))
+
+    monkeypatch.setattr(Recorder, "log_metrics", tell)
     lit("fit", tmp_path / "whole", given)
     whole, told[:] = list(told), []
     ctrl_c_at(SFTModule, step)
@@ -202,7 +211,7 @@ def test_a_step_of_several_batches_is_kept_whole(lit, tiny_model, tmp_path, monk
     assert (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns == written
     monkeypatch.undo()
     resumed = lit("fit", tmp_path, given, *last(tmp_path))
-    assert (tmp_path / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+    assert history(tmp_path) == history(tmp_path / "whole")
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in rows if "train/loss" in row]
     assert steps == list(range(1, whole.trainer.global_step + 1)), "one line for each"
@@ -219,7 +228,7 @@ def test_ctrl_c_before_a_validation_keeps_its_figures(lit, tiny_model, tmp_path,
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert "val/perplexity" in rows[-1]
     lit("fit", tmp_path, given, *last(tmp_path))
-    assert (tmp_path / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+    assert history(tmp_path) == history(tmp_path / "whole")
 
 
 def test_ctrl_c_at_the_last_step_stops_before_the_hand_over(lit, tiny_model, tmp_path, monkeypatch, ctrl_c_at):
@@ -320,7 +329,7 @@ def test_sigterm_keeps_the_step_and_has_an_exit_code_of_its_own(lit, tiny_model,
     assert signal.getsignal(signal.SIGTERM) is handler
     assert torch.load(last(tmp_path)[1], weights_only=True)["global_step"] == 2
     lit("fit", tmp_path, given, *last(tmp_path))
-    assert (tmp_path / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+    assert history(tmp_path) == history(tmp_path / "whole")
 
 
 def test_a_second_ctrl_c_stops_at_once(lit, tiny_model, tmp_path, ctrl_c_at):

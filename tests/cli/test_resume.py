@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from lit_rlhf.cli.throughput import without_throughput
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.policy import PPOModule, SFTModule
 from lit_rlhf.rewards import ScalarRewardModule
@@ -71,7 +72,9 @@ def hand_over(folder) -> dict:
 
 def result(folder, cli) -> tuple:
     assert cli.trainer.global_step == 8
-    return (folder / "metrics.jsonl").read_text().splitlines(), (folder / "model" / "model.safetensors").read_bytes()
+    return without_throughput((folder / "metrics.jsonl").read_text()), (
+        folder / "model" / "model.safetensors"
+    ).read_bytes()
 
 
 EVERY_THREE, EVERY_FOUR = {"every_n_train_steps": 3}, {"every_n_train_steps": 4}

@@ -4,10 +4,12 @@ import pytest
 import torch
 import yaml
 
-from lit_rlhf.cli.callbacks import Export, Generations, History
+from lit_rlhf.cli.callbacks import Export, History
 from lit_rlhf.cli.checkpoints import Checkpoint, RandomState
+from lit_rlhf.cli.generations import Generations
 from lit_rlhf.cli.panel import Panel
 from lit_rlhf.cli.stage import make_cli
+from lit_rlhf.cli.throughput import without_throughput
 from lit_rlhf.cli.tracking import Wandb
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.fast import FastPaths
@@ -94,7 +96,8 @@ def test_the_saved_config_runs_the_same_again(lit, tiny_model, tmp_path):
     (tmp_path / "second").mkdir()
     (tmp_path / "second" / "folder.yaml").write_text(json.dumps(again))
     make_cli(["fit", "-c", str(saved), "-c", str(tmp_path / "second" / "folder.yaml")])
-    first, second = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("first", "second"))
+    files = (tmp_path / name / "metrics.jsonl" for name in ("first", "second"))
+    first, second = (without_throughput(file.read_text()) for file in files)
     assert first == second
     lit("fit", tmp_path / "first", options(tiny_model))  # once more in the same folder: the files are replaced
     assert yaml.safe_load(saved.read_text())["model"]["init_args"]["optimizer"]["lr"] == 1.0e-3

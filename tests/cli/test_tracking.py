@@ -105,7 +105,7 @@ def test_by_default_a_run_is_logged_offline_with_its_generations(
     options = {
         "model": {"class_path": "PPOModule", "init_args": ppo | {"sampling": {"max_new_tokens": 4}}},
         "data": {"sources": prompts, "batch_size": 3, "val_fraction": 0.0, "max_length": 80},
-        "trainer": {"max_steps": 3, "default_root_dir": str(folder), "enable_progress_bar": False},
+        "trainer": {"max_steps": 4, "default_root_dir": str(folder), "enable_progress_bar": False},
         "generations": {"every_n_steps": 2},
     }
     (tmp_path / "options.yaml").write_text(json.dumps(options))
@@ -116,20 +116,20 @@ def test_by_default_a_run_is_logged_offline_with_its_generations(
     assert next(run.glob("*.wandb")).stat().st_size > 0
     assert (folder / "checkpoints" / "last.ckpt").exists()  # in the run's folder, not in the logger's
     rows = [json.loads(line) for line in (folder / "generations.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 1, 1, 3, 3, 3]
+    assert [row["step"] for row in rows] == [1, 1, 1, 3, 3, 3, 4, 4, 4]  # every second one, and the last
     logged = []
     for file in sorted((run / "files" / "media" / "table").glob("generations*.json")):
         table = json.loads(file.read_text())
         logged += [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    columns = ("step", "prompt", "response", "proxy_reward", "baseline_mean")
+    columns = ("step", "prompt", "response", "truncated", "proxy_reward", "baseline_mean")
     assert sorted(logged, key=json.dumps) == sorted(
         ({name: row[name] for name in columns} for row in rows), key=json.dumps
     )
     for name in ("token_rewards", "token_advantages"):
         pages = (run / "files" / "media" / "html" / "generations").glob(f"{name}_*.html")
         assert sorted(
-            iteration for page in pages for iteration in (1, 3) if f"iteration {iteration}" in page.read_text()
-        ) == [1, 3]
+            iteration for page in pages for iteration in (1, 3, 4) if f"iteration {iteration}" in page.read_text()
+        ) == [1, 3, 4]
 
 
 def test_without_logger_nothing_is_written_for_one(lit, tiny_model, tmp_path, monkeypatch):

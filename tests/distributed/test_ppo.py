@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from lit_rlhf.cli.throughput import without_throughput
 from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.errors import DataError, NotFiniteError
 from lit_rlhf.data.rendering import Renderer
@@ -87,7 +88,7 @@ def trained_and_resumed(folder: str, given: dict) -> tuple[torch.Tensor, float]:
 
 
 def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return without_throughput((folder / "metrics.jsonl").read_text())
 
 
 def weights(folder: Path) -> dict:

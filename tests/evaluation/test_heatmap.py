@@ -9,7 +9,7 @@ import torch
 
 from lit_rlhf.data.batches import Completions, stack_sequences
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.evaluation.heatmap import TokenRow, heatmap_html, heatmap_png, token_rows
+from lit_rlhf.evaluation.heatmap import CUT_OFF, TokenRow, heatmap_html, heatmap_png, token_rows
 from lit_rlhf.world import WorldPairs
 
 ROWS = [
@@ -80,6 +80,29 @@ def test_values_that_are_all_zero_or_missing_leave_everything_white():
     assert heatmap_html([]).startswith("<!doctype html>")
 
 
+CUT = TokenRow("t", ["Yes", "<|im_end|>"], [1.0, -1.0], [False, True], truncated=True)
+
+
+def test_special_tokens_are_cells_of_their_own_and_a_response_without_end_says_so(tmp_path):
+    page = heatmap_html([CUT])
+    assert re.findall(r'<b [^>]*class="t"[^>]*>(.*?)</b>', page) == ["&lt;|im_end|&gt;"]
+    assert page.count(f"{CUT_OFF}</em>") == 1
+    assert CUT_OFF not in heatmap_html(ROWS)
+    assert 'class="t"' not in heatmap_html(ROWS)
+    heatmap_png([CUT], tmp_path / "cut.png")
+    heatmap_png([TokenRow("t", ["Yes", "<|im_end|>"], [1.0, -1.0])], tmp_path / "plain.png")
+    cut, plain = picture(tmp_path / "cut.png"), picture(tmp_path / "plain.png")
+    assert cut.shape == plain.shape
+    assert (cut < 100).sum() > (plain < 100).sum()  # a dark frame, and more words
+
+
+def test_rows_of_older_files_have_no_special_tokens():
+    row = {"prompt": "t", "tokens": ["a", ""], "token_rewards": [0.5, 1.0]}
+    assert TokenRow.of(row, "token_rewards") == TokenRow("t", ["a", ""], [0.5, 1.0])
+    ended = TokenRow.of(row | {"special": [False, True], "truncated": True}, "token_rewards")
+    assert (ended.special, ended.truncated) == ([False, True], True)
+
+
 def test_a_row_needs_one_value_per_token():
     with pytest.raises(ValueError, match="2 tokens but 1 values"):
         TokenRow("", ["a", "b"], [1.0])
@@ -127,7 +150,8 @@ def test_rows_of_completions_hold_real_tokens_only(tiny_model):
     rows = token_rows(completions, values, renderer)
     for i, (row, record) in enumerate(zip(rows, records, strict=True)):
         assert row.title == record.prompt[-1].content
-        assert "".join(row.tokens) == texts[i]
+        assert "".join(row.tokens) == texts[i] + renderer.tokenizer.eos_token
+        assert row.special == [False] * (len(row.tokens) - 1) + [True]
         assert row.values == values[i, : int(sequences.response_length[i])].tolist()
     assert token_rows(completions, values, renderer, n=2) == rows[:2]
 

@@ -1,4 +1,5 @@
 from statistics import pvariance
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from lit_rlhf.policy.diagnostics import (
     judged_components,
     opens_with_refusal,
     reward_diagnostics,
+    special_tokens,
     token_texts,
     trajectory_metrics,
 )
@@ -126,24 +128,46 @@ def test_example_rows_with_a_trajectory_hold_every_real_token(completions, rewar
     rows = example_rows(completions, reward, None, 3, trajectory, renderer)
     for i, row in enumerate(rows):
         length = int(completions.sequences.response_length[i])
-        assert "".join(row["tokens"]) == row["response"]
+        assert "".join(row["tokens"]) == row["response"] == completions.texts[i] + renderer.tokenizer.eos_token
+        assert row["special"] == [False] * (length - 1) + [True]
         assert row["token_rewards"] == pytest.approx(values["rewards"][i, :length].tolist(), abs=1e-6)
         assert row["token_advantages"] == pytest.approx(values["advantages"][i, :length].tolist(), abs=1e-6)
         assert len(row["tokens"]) == length
     assert len(rows) == 3
 
 
+def test_example_rows_say_which_response_was_cut_off(completions, reward, renderer):
+    assert [row["truncated"] for row in example_rows(completions, reward, None)] == [False, True, False, True]
+    assert [row["truncated"] for row in example_rows(completions, reward, None, 2, None, renderer)] == [False, True]
+
+
+def test_special_tokens_are_shown_wherever_they_stand(completions, renderer):
+    """A policy that writes such tokens in the middle of a response is seen to."""
+    tokenizer = renderer.tokenizer
+    other = next(token for token in tokenizer.all_special_ids if token not in renderer.end_ids)
+    words = renderer.response_ids(completions.texts[0])
+    ids = [*words[:-1], other, *words]
+    one = Completions(stack_sequences([[1]], [ids], 0), torch.tensor([False]), completions.records[:1], [""])
+    (tokens,), (special,) = token_texts(one, renderer), special_tokens(one, renderer)
+    shown = [text for text, is_special in zip(tokens, special, strict=True) if is_special]
+    assert shown == [tokenizer.decode([other]), tokenizer.eos_token]
+    assert "".join(tokens).startswith(f"{completions.texts[0]}{shown[0]}")
+    assert len(tokens) == len(ids)
+
+
 def test_tokens_of_the_world_are_its_words(completions, renderer):
     for ids, tokens in zip(completions.sequences.response_lists(), token_texts(completions, renderer), strict=True):
-        assert tokens[-1] == ""  # the end of the sequence
-        assert all(tokens[:-1])
-        for t in range(len(ids)):
+        assert tokens[-1] == renderer.tokenizer.eos_token
+        assert all(tokens)
+        for t in range(len(ids) - 1):
             assert "".join(tokens[: t + 1]) == renderer.response_text(ids[: t + 1])
 
 
 def test_tokens_join_to_a_text_whose_characters_take_several():
     class Bytes:
         """A byte-level tokenizer whose template puts two line breaks before a response."""
+
+        tokenizer, end_ids = SimpleNamespace(added_tokens_decoder={}, all_special_ids=[]), ()
 
         def response_text(self, ids: list[int]) -> str:
             return bytes(ids).decode("utf-8", "replace").removeprefix("\n\n")

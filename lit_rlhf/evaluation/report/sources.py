@@ -106,7 +106,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def rewriter_tokens(studies: list[Results]) -> list[TokenRow]:
     """What a rewriter gives each token of some answers, if the study of rewriters was run."""
     rows = [row for each in studies for row in read_lines(each.folder / "heatmap.jsonl")]
-    return [TokenRow(row["title"], row["tokens"], row["values"]) for row in rows]
+    return [TokenRow(**row) for row in rows]
 
 
 def generation_tokens(demo: Path, policy: str, what: str, n: int = 4) -> list[TokenRow]:
@@ -121,4 +121,4 @@ def generation_tokens(demo: Path, policy: str, what: str, n: int = 4) -> list[To
     rows = [row for row in read_lines(demo / policy / "generations.jsonl") if what in row and "tokens" in row]
     last = max((row["step"] for row in rows), default=0)
     kept = [row for row in rows if row["step"] == last][:n]
-    return [TokenRow(row["prompt"], row["tokens"], row[what]) for row in kept]
+    return [TokenRow.of(row, what) for row in kept]
