@@ -2,18 +2,17 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
@@ -25,42 +24,61 @@ from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.rows import check_folder
 from lit_rlhf.data.store import naming
+from lit_rlhf.networks.adapter_models import load_adapted
 from lit_rlhf.networks.fast import at_once
+from lit_rlhf.networks.loading import add_bias, check_complete, read_weights, set_labels
+from lit_rlhf.networks.model_config import Kind, read_config
 from lit_rlhf.networks.sharding import assembled, whole
 from lit_rlhf.networks.slices import stored_of, values_of, without_weights
 from lit_rlhf.networks.together import rank
+from lit_rlhf.networks.weight_files import stored_weights
+from lit_rlhf.networks.weight_names import fitted
+
+_OTHER_MEDIA = re.compile("image|audio|video|vision", re.IGNORECASE)
 
 
-def load_model(path: str, kind: Literal["causal", "scalar", "rewriter"]) -> PreTrainedModel:
-    """Load a model in fp32 from a Hugging Face directory or Hub id.
+def load_model(path: str, kind: Kind, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a model from a Hugging Face directory or Hub id.
+
+    Names that other people's trainers give to weights are mapped onto the architecture's own (see
+    `lit_rlhf.networks.weight_names`). What is missing then, or has no place, is refused.
 
     Args:
         path: Directory or Hub id.
-        kind: ``causal`` for a language model, ``scalar`` for a body with a one-number head; a language model's
-            directory gives a scalar model with a fresh head. ``rewriter`` is an encoder–decoder where the directory
-            holds one, and a language model otherwise.
+        kind: ``causal`` for a language model, ``scalar`` for a body with a head for scores, which has as many numbers
+            as the files say; a language model's directory gives one with a fresh head of one number. ``rewriter`` is
+            an encoder–decoder where the directory holds one, and a language model otherwise.
+        dtype: Of the weights.
 
     Returns:
-        The model, whose ``fresh`` are the names of weights that the directory does not hold.
+        The model, whose ``fresh`` are the names of weights that the directory does not hold: those of a new head.
 
     Raises:
-        DataError: If nothing can be loaded from there.
+        DataError: If nothing can be loaded from there, a weight is missing, or one has no place in the model.
     """
     check_folder(path)
-    head: dict[str, Any] = {"num_labels": 1} if kind == "scalar" else {}
-    options: Any = {"trust_remote_code": False, **head}  # without the first, transformers may ask on a terminal
+    adapted = load_adapted(path, kind, lambda base: load_model(base, kind, dtype), fingerprint)
+    if adapted is not None:
+        return adapted
     try:
-        config = AutoConfig.from_pretrained(path, **options)
+        config = read_config(path, kind)
+        stored = stored_weights(path)
+        has_head = set_labels(config, stored) if kind == "scalar" else False
         maker: Any = AutoModelForSequenceClassification if kind == "scalar" else AutoModelForCausalLM
         if kind == "rewriter" and config.is_encoder_decoder:
             maker = AutoModelForSeq2SeqLM
-        model = without_weights(maker, config, path)
-        if model is None:
-            model, told = maker.from_pretrained(path, dtype=torch.float32, output_loading_info=True, **options)
-            model.fresh = frozenset(told["missing_keys"])
+        with torch.device("meta"):
+            empty: PreTrainedModel = maker.from_config(config)
+        names = fitted(stored, empty, kind == "scalar", path)
+        model = without_weights(maker, config, path, names, not has_head)
+        model = model or read_weights(type(empty), config, path, names, dtype)
+        check_complete(model, kind == "scalar" and not has_head, names, path)
+        add_bias(model, names)
         return model
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except DataError:
+        raise
+    except Exception as error:  # damaged files raise anything
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         hint = "Give a Hugging Face directory; an earlier stage writes one at its end."
         raise DataError(f"no {kind} model could be loaded: {reason}", path, hint) from None
 
@@ -71,6 +89,43 @@ def positions(model: PreTrainedModel) -> int | None:
     table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
     offset = getattr(table, "padding_idx", None)  # RoBERTa and its kin count from behind the padding's position
     return limit if limit is None or offset is None else limit - offset - 1
+
+
+def dtype_of(name: str | torch.dtype) -> torch.dtype:
+    """The dtype of a name: ``float32``, ``bfloat16`` or ``float16``.
+
+    Raises:
+        DataError: If it is another one.
+    """
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    short = str(name).removeprefix("torch.")
+    if short not in known:
+        raise DataError(f"no such dtype: {name}", "dtype", f"Give one of {', '.join(known)}.")
+    return known[short]
+
+
+def check_embeddings(model: PreTrainedModel, renderer: Renderer, path: str) -> None:
+    """Refuse a tokenizer with ids beyond a model's embeddings, before one of them occurs.
+
+    Tokens that stand for pictures, sound or video are not counted: no text here holds one, and some tokenizers of text
+    models bring them.
+
+    Args:
+        model: The model.
+        renderer: Has the tokenizer.
+        path: What the message names.
+
+    Raises:
+        DataError: Names both sizes.
+    """
+    rows: int = model.get_input_embeddings().num_embeddings  # type: ignore[assignment,union-attr]
+    vocabulary: dict[str, int] = renderer.tokenizer.get_vocab()
+    beyond = [token for token, number in vocabulary.items() if number >= rows and not _OTHER_MEDIA.search(token)]
+    if beyond:
+        size = max(vocabulary.values()) + 1
+        what = f"the tokenizer has {size:,} tokens, the model embeddings for {rows:,}"
+        hint = "Take the tokenizer that belongs to the model, or give the model rows: model.resize_token_embeddings."
+        raise DataError(f"{what} ({min(beyond, key=vocabulary.__getitem__)!r} has none)", path, hint)
 
 
 def check_length(model: PreTrainedModel, tokens: int) -> None:
@@ -187,6 +242,10 @@ def export(
         also: Writes further files into the directory, called by all processes.
     """
     target, model = Path(directory), assembled(model)
+    generation: Any = getattr(model, "generation_config", None)
+    if generation is not None:  # so that others stop where an answer ends, too
+        ends = list(renderer.end_ids)
+        generation.eos_token_id = ends if len(ends) > 1 else ends[0]
     partial = target.with_name(f".{target.name}.partial")
     if rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)

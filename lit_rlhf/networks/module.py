@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from lit_rlhf.data.batches import Loaded
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.networks.optimizer import check_weights
 from lit_rlhf.networks.sharding import clip_gradients, split
 from lit_rlhf.networks.slices import weights_in_files
 from lit_rlhf.networks.together import processes, sum_of_all, weight_among_all
@@ -25,6 +26,10 @@ class NetworkModule(LightningModule):
     With W processes and B rows each, losses, gradients and metrics are those of one process with W · B rows; only
     dropout draws other numbers. Networks are split where the strategy asks for it.
     """
+
+    def setup(self, stage: str) -> None:
+        """Refuse what no network here can be computed in."""
+        check_weights(self.trainer)
 
     @property
     def _strategy(self) -> Strategy | None:

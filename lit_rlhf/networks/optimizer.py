@@ -91,6 +91,20 @@ def check_precision(trainer: "Trainer") -> None:
         raise DataError("scales the loss, so gradients would be clipped to nothing", "trainer.precision", hint)
 
 
+def check_weights(trainer: "Trainer") -> None:
+    """Refuse precisions in which weights themselves are not fp32: they are trained, counted and compared in it.
+
+    Raises:
+        DataError: Names the option.
+    """
+    if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+        hint = (
+            "Give bf16-mixed: products are computed in bf16, weights, heads and sums kept in fp32; or 32-true. Only "
+            "reward models can be asked in half precision: dtype of ScalarReward and RewardModel.load."
+        )
+        raise DataError(f"is {trainer.precision}, and weights are kept in fp32 here", "option trainer.precision", hint)
+
+
 def total_steps(trainer: "Trainer") -> float:
     """Optimiser steps of the whole run; infinite where nothing limits them.
 

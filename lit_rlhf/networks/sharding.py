@@ -21,9 +21,10 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lit_rlhf.networks.slices import Stored, put, stored_of
+from lit_rlhf.networks.slices import put, stored_of
 from lit_rlhf.networks.together import mean_of_all, rank, sum_of_all
 from lit_rlhf.networks.units import computing, entering, inside
+from lit_rlhf.networks.weight_files import Stored
 from lit_rlhf.networks.wrapping import bare, opened, unwrapped, wrappers
 
 _whole: ContextVar[tuple[int, ...]] = ContextVar("units that are gathered for a while", default=())

@@ -3,45 +3,22 @@
 # Torch and transformers offer no other way.
 # pyright: reportPrivateUsage=false
 
-import json
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
-from transformers.utils.hub import cached_file
+
+from lit_rlhf.networks.loading import generation_config, is_new_head
+from lit_rlhf.networks.weight_files import Stored
+from lit_rlhf.networks.weight_names import Names
 
 _wanted: ContextVar[bool] = ContextVar("models are built without weights", default=False)
-
-
-@dataclass
-class Stored:
-    """A weight in a file.
-
-    Attributes:
-        file: In the safetensors format.
-        key: Its name there.
-        rows: Entries along its first dimension.
-    """
-
-    file: str
-    key: str
-    rows: int
-
-    def read(self, start: int = 0, end: int | None = None) -> Tensor:
-        """Some of its rows, in fp32."""
-        with safe_open(self.file, "pt") as opened:
-            if not self.rows:  # a single number has no rows to be cut
-                return opened.get_tensor(self.key).float()
-            return opened.get_slice(self.key)[start : self.rows if end is None else end].float()
 
 
 @contextmanager
@@ -57,36 +34,42 @@ def weights_in_files(wanted: bool = True) -> Generator[None]:
         _wanted.reset(token)
 
 
-def without_weights(kind: Any, config: Any, path: str) -> PreTrainedModel | None:
+def without_weights(kind: Any, config: Any, path: str, names: Names, new_head: bool) -> PreTrainedModel | None:
     """A model whose body's weights stay in the files.
 
     Args:
         kind: transformers' automatic class.
         config: The model's config.
         path: Directory or Hub id.
+        names: Which weight of the files goes where.
+        new_head: Whether a head for scores may be a new one, with random weights.
 
     Returns:
-        None unless that is wanted (see `weights_in_files`), or where the files have other names than the model, or
-        another format.
+        None unless that is wanted (see `weights_in_files`), or where the model's weights are not in the files as they
+        are: in another format, converted when they are loaded, or missing.
     """
-    if not _wanted.get():
+    if not _wanted.get() or any(each.values is not None for each in names.stored.values()):
         return None
-    stored = _stored(path)
     with no_init_weights(), _meta_parameters():
         model: PreTrainedModel = kind.from_config(config, dtype=torch.float32)
     model.tie_weights()
     body = {id(each) for each in model.base_model.parameters()}
-    _fill_buffers(model, stored)
-    fresh = []
+    _fill_buffers(model, names.stored)
+    fresh: list[str] = []
+    other: list[str] = []
     for name, parameter in list(model.named_parameters()):
-        found = _of(model, name, stored)
-        if found is not None and _shape(found) == tuple(parameter.shape):
-            parameter.stored = found  # type: ignore[attr-defined]
-        elif found is None and stored and (id(parameter) not in body or ".pooler." in f".{name}"):
+        stored = names.stored.get(name)
+        if stored is not None and stored.shape == tuple(parameter.shape):
+            parameter.stored = stored  # type: ignore[attr-defined]
+        elif stored is None and new_head and is_new_head(model, name):
             fresh.append(name)
         else:
-            logging.getLogger(__name__).info("%s: %s is not in the files as such; each process loads all", path, name)
-            return None
+            other.append(name)
+    other += names.stored.keys() - model.state_dict().keys()
+    if other:
+        told = "%s: %s is not in the files as such; each process loads all"
+        logging.getLogger(__name__).info(told, path, other[0])
+        return None
     _initialise(model, fresh)
     model.fresh = frozenset(fresh)  # type: ignore[assignment]
     if kind.__name__ == "AutoModelForSequenceClassification":  # a small head, which others may scale or read
@@ -94,7 +77,7 @@ def without_weights(kind: Any, config: Any, path: str) -> PreTrainedModel | None
             if parameter.is_meta and id(parameter) not in body:
                 _replace(model, parameter, parameter.stored.read())  # type: ignore[attr-defined]
     if model.can_generate():
-        model.generation_config = _generation_config(path, model)
+        model.generation_config = generation_config(path, model)
     return model.eval()
 
 
@@ -129,36 +112,12 @@ def put(network: nn.Module, old: Tensor, new: Tensor) -> None:
             setattr(part, name, new)
 
 
-def _stored(path: str) -> dict[str, Stored]:
-    """Every weight in a directory's or Hub id's files by its name there; nothing if they are of another format."""
-    index = cached_file(path, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
-    names = set(json.loads(Path(index).read_text("utf-8"))["weight_map"].values()) if index else {"model.safetensors"}
-    files = [cached_file(path, name, _raise_exceptions_for_missing_entries=False) for name in sorted(names)]
-    found = {}
-    for file in filter(None, files):
-        with safe_open(file, "pt") as opened:
-            for key in opened.keys():  # noqa: SIM118  it is no dictionary
-                shape = opened.get_slice(key).get_shape()
-                found[key] = Stored(str(file), key, shape[0] if shape else 0)
-    return found
-
-
-def _of(model: PreTrainedModel, name: str, stored: dict[str, Stored]) -> Stored | None:
-    return stored.get(name) or stored.get(name.removeprefix(f"{model.base_model_prefix}."))
-
-
 def _fill_buffers(model: PreTrainedModel, stored: dict[str, Stored]) -> None:
     """Some architectures keep a few numbers beside their weights, such as Gemma 4 a factor for each layer."""
     kept = model.state_dict().keys()
     for name, buffer in model.named_buffers():
-        found = _of(model, name, stored) if name in kept else None
-        if found is not None:
-            buffer.copy_(found.read())
-
-
-def _shape(stored: Stored) -> tuple[int, ...]:
-    with safe_open(stored.file, "pt") as opened:
-        return tuple(opened.get_slice(stored.key).get_shape())
+        if name in kept and name in stored:
+            buffer.copy_(stored[name].read())
 
 
 @contextmanager
@@ -188,10 +147,3 @@ def _initialise(model: PreTrainedModel, names: list[str]) -> None:
 
 def _replace(model: nn.Module, parameter: Tensor, values: Tensor) -> None:
     put(model, parameter, nn.Parameter(values, parameter.requires_grad))
-
-
-def _generation_config(path: str, model: PreTrainedModel) -> GenerationConfig:
-    try:
-        return GenerationConfig.from_pretrained(path)
-    except OSError:
-        return GenerationConfig.from_model_config(model.config)

@@ -191,22 +191,12 @@ def test_the_head_computes_in_single_precision_under_autocast(llama):
 
 
 def test_a_head_that_is_no_linear_layer_is_refused(tiny_reward_model, monkeypatch):
-    def odd(path, kind):
+    def odd(path, kind, dtype):
         model = AutoModelForSequenceClassification.from_pretrained(path)
         model.score = torch.nn.Sequential(torch.nn.Flatten(0), torch.nn.Tanh())
+        model.fresh = frozenset()
         return model
 
     monkeypatch.setattr("lit_rlhf.networks.reward_network.load_model", odd)
-    with pytest.raises(DataError, match="no single linear one-number head"):
-        RewardNetwork(tiny_reward_model)
-
-
-def test_a_decoder_whose_head_has_a_bias_is_refused(tiny_reward_model, monkeypatch):
-    def odd(path, kind):
-        model = AutoModelForSequenceClassification.from_pretrained(path)
-        model.score = torch.nn.Linear(model.config.hidden_size, 1)
-        return model
-
-    monkeypatch.setattr("lit_rlhf.networks.reward_network.load_model", odd)
-    with pytest.raises(DataError, match="no single linear one-number head"):
+    with pytest.raises(DataError, match="no single linear head"):
         RewardNetwork(tiny_reward_model)

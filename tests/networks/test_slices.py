@@ -1,15 +1,17 @@
 import logging
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.backbone import load_model
-from lit_rlhf.networks.slices import Stored, stored_of, values_of, weights_in_files
+from lit_rlhf.networks.slices import stored_of, values_of, weights_in_files
+from lit_rlhf.networks.weight_files import Stored
+from tests.networks.folders import folder
+from tests.networks.test_encoders import write
 
 
 @pytest.mark.parametrize("kind", ["causal", "scalar"])
@@ -56,18 +58,17 @@ def test_numbers_beside_the_weights_are_read_too(tmp_path):
 def test_a_slice_is_some_rows(tiny_model):
     file = Path(tiny_model) / "model.safetensors"
     whole = load_file(file)["model.embed_tokens.weight"]
-    stored = Stored(str(file), "model.embed_tokens.weight", len(whole))
+    stored = Stored(str(file), "model.embed_tokens.weight", tuple(whole.shape))
     assert torch.equal(stored.read(3, 9), whole[3:9])
     assert torch.equal(stored.read(), whole)
 
 
-def test_files_with_other_names_are_loaded_whole(tiny_model, tmp_path, caplog):
-    shutil.copytree(tiny_model, tmp_path / "model")
-    file = tmp_path / "model" / "model.safetensors"
-    weights = load_file(file)
-    weights["model.norm.gamma"] = weights.pop("model.norm.weight")
-    save_file(weights, file, metadata={"format": "pt"})
+def test_files_with_names_that_transformers_converts_are_loaded_whole(tmp_path, caplog):
+    old = lambda w: {name.replace("LayerNorm.weight", "LayerNorm.gamma"): w[name] for name in w}  # noqa: E731
+    path = folder(write("bert", tmp_path / "bert"), tmp_path / "old", old)
     with caplog.at_level(logging.INFO, "lit_rlhf"), weights_in_files():
-        model = load_model(str(tmp_path / "model"), "scalar")
+        model = load_model(path, "scalar")
     assert not any(each.is_meta for each in model.parameters())
-    assert "model.norm.weight is not in the files as such; each process loads all" in caplog.text
+    assert "bert.embeddings.LayerNorm.weight is not in the files as such; each process loads all" in caplog.text
+    for name, expected in load_model(str(tmp_path / "bert"), "scalar").named_parameters():
+        assert torch.equal(model.get_parameter(name), expected)
