@@ -26,7 +26,7 @@ from lit_rlhf.evaluation.compare_figures import (
 from lit_rlhf.evaluation.compare_pictures import best_of_n_picture, print_best_of_n, win_rates_picture
 from lit_rlhf.evaluation.judges import Pair, Referee
 from lit_rlhf.evaluation.pictures import comparison_picture, curves_picture, print_table
-from lit_rlhf.networks.backbone import fingerprint
+from lit_rlhf.networks.backbone import check_embeddings, fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.policy.diagnostics import judged_components
@@ -142,6 +142,7 @@ def _sampled(
     with partial.open("w", encoding="utf-8") as file:
         for name, path in policies.items():
             policy = reference if name == first else PolicyNetwork(path).eval()
+            check_embeddings(policy.model, data.renderer, path)
             tables[name], rows = _measure(policy, reference, data, reward, judge, samples, sampling, seed)
             responses[name] = [row["response"] for row in rows]
             file.writelines(json.dumps({"policy": name, **row}, ensure_ascii=False) + "\n" for row in rows)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -35,6 +35,8 @@ def evaluate(
     batch_size: int = 64,
     max_length: int | None = None,
     device: str | None = None,
+    attributes: int | dict[str, float] | str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
 ) -> dict[str, Any]:
     """Measure a reward model on preference pairs and on benchmark files; writes JSON, tables and pictures.
 
@@ -56,6 +58,9 @@ def evaluate(
         max_length: Most tokens of prompt and response in benchmarks. Rows with a longer one are left out and counted;
             None goes by the model's positions alone. For ``data`` see its own ``max_length``.
         device: Where the model runs, such as ``cpu``; None takes the GPU where there is one.
+        attributes: Which of its numbers is the score, where its head gives several: one by its name or position, or a
+            weighted sum such as ``{helpfulness: 0.7, verbosity: -0.3}``.
+        dtype: What the model's body computes in.
 
     Returns:
         ``model``, ``calibration``, ``pairs`` (figures, tables, counts) and ``benchmarks`` (figures of each by name).
@@ -66,7 +71,7 @@ def evaluate(
     if data is None and not benchmarks:
         raise DataError("there is nothing to measure", "options data and benchmarks", "Give at least one of them.")
     tests = read_benchmarks(_listed(benchmarks), format) if benchmarks else []
-    rewards = RewardModel.load(model, batch_size)
+    rewards = RewardModel.load(model, batch_size, attributes, dtype)
     rewards.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
