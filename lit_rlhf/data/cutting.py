@@ -9,7 +9,7 @@ Prompt = tuple[Message, ...]
 
 
 def cut_prompt(prompt: Prompt, renderer: Renderer, room: int, responses: Sequence[str] = ()) -> list[int] | None:
-    """Token ids of a conversation without its beginning: the latest turns that fit, and if none does, the last one's end.
+    """Token ids of a conversation without its beginning: the latest turns that fit, or the end of the last one.
 
     The system turn, what the template writes and the last message's end are kept.
 

@@ -194,7 +194,7 @@ def _prompt_ids(record: Record, renderer: Renderer) -> list[int]:
     try:
         return renderer.prompt_ids(record.prompt)
     except DataError as error:
-        message, _, hint = str(error).partition("\n  ")
+        message, _, hint = str(error).removeprefix(f"{error.location}: ").partition("\n  ")
         raise DataError(message, record.location, hint) from None
 
 
@@ -205,7 +205,8 @@ def _fit(row: Row, renderer: Renderer, max_length: int, cut: bool) -> Row | None
     room = len(row.prompt) - excess
     if not cut or room < 1:
         return None
-    said = [text for text, ids in ((row.record.chosen, row.chosen), (row.record.rejected, row.rejected)) if ids and text]
+    sides = (row.record.chosen, row.chosen), (row.record.rejected, row.rejected)
+    said = [text for text, ids in sides if ids and text]
     prompt = cut_prompt(row.record.prompt, renderer, room, said)
     return None if prompt is None else Row(row.record, prompt, row.chosen, row.rejected)
 

@@ -23,7 +23,7 @@ from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.marks import Marks
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.tokenizer_folders import open_tokenizer
-from lit_rlhf.data.turns import PROBE, Turn
+from lit_rlhf.data.turns import PROBE, Turn, common_length
 
 Prompt = tuple[Message, ...]
 TEMPLATES = templates.TEMPLATES
@@ -337,10 +337,9 @@ class Renderer:
         asked = self._fitted(prompt)
         generation = self._written_ids(asked, True)
         rows = [self._written_ids((*asked, Message("assistant", text)), False) for text in responses]
-        shared = len(os.path.commonprefix([generation, *rows]))
-        n = len(self.closing_ids)
-        answers = [ids[shared : len(ids) - n] if cut else ids[shared:] for ids, cut in zip(rows, truncated, strict=True)]
-        return generation[:shared], answers
+        shared, n = common_length(generation, *rows), len(self.closing_ids)
+        ended = [ids[: len(ids) - n] if cut else ids for ids, cut in zip(rows, truncated, strict=True)]
+        return generation[:shared], [ids[shared:] for ids in ended]
 
     def _written_ids(self, conversation: Prompt, add_generation_prompt: bool) -> list[int]:
         """Token ids of a conversation as the template writes it."""
@@ -415,12 +414,6 @@ def cut_into_tokens(ids: list[int], renderer: Renderer) -> list[str]:
     The whole text is cut where the text of the first t tokens stops agreeing with it, for every t.
     """
     whole = renderer.response_text(ids)
-    agreed = [_agreed(whole, renderer.response_text(ids[:t])) for t in range(len(ids))]
+    agreed = [common_length(whole, renderer.response_text(ids[:t])) for t in range(len(ids))]
     cuts = accumulate([*agreed, len(whole)], max)
     return [whole[start:stop] for start, stop in pairwise(cuts)]
-
-
-def _agreed(one: str, other: str) -> int:
-    """Number of characters that two texts begin with alike."""
-    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differing, min(len(one), len(other)))

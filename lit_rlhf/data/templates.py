@@ -7,17 +7,18 @@ from typing import Any
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
+from lit_rlhf.data.turns import PROBE
 
 _BOS = "{{ bos_token or '' }}"
 _ROLE = "{{ {'system': 'System', 'user': 'Human', 'assistant': 'Assistant'}[message.role] }}: "
 _FOR, _TEXT = "{% for message in messages %}", "{{ message.content }}"
-_IS_ANSWER = "{% if loop.last and message.role == 'assistant' and not add_generation_prompt %}"
+_END = "{% if loop.last and message.role == 'assistant' and not add_generation_prompt %}{{ eos_token }}"
 _OPEN = "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 _GAP = "{{ ' ' if loop.index > 1 else '' }}"
 
 TEMPLATES: dict[str, str] = {
-    "dialogue": f"{_BOS}{_FOR}{_ROLE}{_TEXT}{_IS_ANSWER}{{{{ eos_token }}}}{{% else %}}{{{{ '\\n\\n' }}}}{{% endif %}}{_OPEN}",
-    "plain": f"{_BOS}{_FOR}{_GAP}{_TEXT}{_IS_ANSWER}{{{{ eos_token }}}}{{% endif %}}{{% endfor %}}",
+    "dialogue": f"{_BOS}{_FOR}{_ROLE}{_TEXT}{_END}{{% else %}}{{{{ '\\n\\n' }}}}{{% endif %}}{_OPEN}",
+    "plain": f"{_BOS}{_FOR}{_GAP}{_TEXT}{_END}{{% endif %}}{{% endfor %}}",
 }
 """Named chat templates for tokenizers that bring none: a transcript, or the bare text for a raw language model."""
 
@@ -72,7 +73,7 @@ def write(tokenizer: Any, messages: Sequence[dict[str, str]], add_generation_pro
             **_PINNED,
         )
     except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-        roles = ", ".join(message["role"] for message in messages[:10])
+        roles = ", ".join(message["role"] for message in messages[:10] if message["content"] != PROBE)
         message = f"the chat template cannot write a conversation of {roles}: {error or type(error).__name__}"
         raise DataError(message, "chat template", "Mend it, or name another one: data.template.") from None
 

@@ -1,8 +1,7 @@
 """What a chat template writes around an answer: `Turn`, found by writing one and looking where it went."""
 
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 PROBE = "\u241fPROBE\u241f"
@@ -55,7 +54,7 @@ class Turn:
             return None
         before, closing = plain
         generation = opened[opened.rfind(_QUESTION) + len(_QUESTION) :]
-        added = before[len(os.path.commonprefix([before, generation])) :]
+        added = before[common_length(before, generation) :]
         blank = added[len(added.rstrip(" ")) :]
         left = "".join(char for char in _BLANKS if (around(char + PROBE) or plain)[0] == before)
         right = "".join(char for char in _BLANKS if (around(PROBE + char) or plain)[1] == closing)
@@ -86,7 +85,13 @@ class Turn:
         return anchor or ("a" if self.blank else "")
 
 
+def common_length(*rows: Sequence[object]) -> int:
+    """How many entries all of the sequences begin with alike."""
+    columns = enumerate(zip(*rows, strict=False))
+    return next(
+        (place for place, column in columns if any(entry != column[0] for entry in column)), min(map(len, rows))
+    )
+
+
 def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
-
-

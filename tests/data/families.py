@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tests.data.tokenizers import ALPHABET, CORPUS, bpe_trainer, trained
+from tests.data.tokenizers import bpe_trainer, trained
 
 _LOOP = "{% for m in messages %}"
 _SYSTEM_OF_FIRST = "{% if messages[0].role == 'system' %}"
@@ -34,7 +34,9 @@ def _chatml(default_system: str = "", answer: str = "{{ m.content }}", opened: s
         + "{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}"
         + answer
         + "{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}"
-        + "{{ '<|im_start|>assistant\\n" + opened + "' }}{% endif %}"
+        + "{{ '<|im_start|>assistant\\n"
+        + opened
+        + "' }}{% endif %}"
     )
 
 
@@ -133,8 +135,6 @@ _KINDS = {
     "metaspace first": _metaspace("first"),
     "metaspace never": _metaspace("never"),
 }
-assert ALPHABET and CORPUS
-
 _IM = ("<|im_end|>", "", "<|im_start|>", "<|endoftext|>")
 _THINK = ("<think>", "</think>")
 _R = "<｜User｜>", "<｜Assistant｜>"
@@ -153,8 +153,16 @@ FAMILIES: dict[str, Family] = {
         "{{ bos_token }}"
         + _LOOP
         + _HEADERS
-        + "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
-        ("<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|end_of_text|>"),
+        + "{% endfor %}{% if add_generation_prompt %}"
+        + "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
+        (
+            "<|eot_id|>",
+            "<|begin_of_text|>",
+            "<|start_header_id|>",
+            "<|end_header_id|>",
+            "<|eom_id|>",
+            "<|end_of_text|>",
+        ),
         "byte level",
         end="<|eot_id|>",
         declared=("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"),

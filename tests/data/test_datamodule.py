@@ -158,7 +158,7 @@ def test_cutting_keeps_the_end_of_long_prompts(build):
     assert [row.length for row in cut.train_rows] == [dropped.train_rows[0].length, 40, 40]
     for row in cut.train_rows:
         whole = cut.renderer.prompt_ids(row.record.prompt)
-        assert row.prompt == whole[len(whole) - len(row.prompt) :]
+        assert row.prompt == whole[:1] + whole[len(whole) - len(row.prompt) + 1 :]  # the template's first mark stays
         assert row.chosen == cut.renderer.response_ids("Good.")
 
 

@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,8 @@ from lit_rlhf.data.preparation import Counts, tokenise, validation_share, weight
 from lit_rlhf.data.records import Message, Record, Source, prompt_hash
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.world import WorldPairs
+from tests.data.families import FAMILIES
+from tests.data.tokenizers import byte_level
 
 MANY = 10_000
 
@@ -135,20 +138,54 @@ def test_a_row_may_be_as_long_as_the_limit_and_no_longer(renderer):
     assert counts.over_length == 50 - len(kept) > 0
 
 
-def test_cutting_a_prompt_keeps_its_end_and_the_whole_responses(renderer):
+def test_cutting_a_prompt_keeps_its_frame_and_its_end_and_the_whole_responses(renderer):
     record = pair("a " * 40, "Good.", "No no no.")
     (whole,) = tokenise([record], renderer, "pairs", Counts(), 512)
+    frame = renderer.prompt_ids((Message("user", "a"),))
+    longest = max(len(whole.chosen), len(whole.rejected))
     for limit in range(whole.length + 2):
         counts = Counts()
-        rows = list(tokenise([record], renderer, "pairs", counts, limit, cut_prompt=True))
-        if limit <= max(len(whole.chosen), len(whole.rejected)):  # not one token of the prompt would be left
+        rows = list(tokenise([record], renderer, "pairs", counts, limit, cut=True))
+        if limit < longest + len(frame):  # not one token of the message would be left
             assert (rows, counts.over_length) == ([], 1)
             continue
         (row,) = rows
         assert row.length == min(limit, whole.length)
-        assert row.prompt == whole.prompt[-len(row.prompt) :]
+        assert row.prompt == frame[:1] + whole.prompt[-len(row.prompt) + 1 :]
         assert (row.chosen, row.rejected) == (whole.chosen, whole.rejected)
-        assert counts == Counts(kept=1)
+        assert counts == Counts(kept=1, cut=int(limit < whole.length))
+        assert ("1 of them with a prompt that was cut" in str(counts)) == (limit < whole.length)
+
+
+def test_a_conversation_that_the_template_refuses_is_named_by_its_row():
+    tokenizer = byte_level()
+    tokenizer.chat_template = FAMILIES["Gemma 2"].template
+    refused = Record((Message("user", "a"), Message("user", "b")), "x", "y", location="data.jsonl:3")
+    with pytest.raises(
+        DataError, match=r"^data\.jsonl:3: the chat template cannot write a conversation of user, user: .*alternate"
+    ):
+        list(tokenise([pair("a"), refused], Renderer(tokenizer), "pairs", Counts(), 512))
+
+
+def test_a_response_that_was_cut_off_gets_no_end(renderer):
+    record = replace(pair("a", "Good.", "No no no."), meta={"truncated": ["rejected"]})
+    (row,) = tokenise([record], renderer, "pairs", Counts(), 512)
+    assert row.chosen == renderer.response_ids("Good.")
+    assert row.rejected == renderer.responses_ids(["No no no."], [True])[0]
+
+
+def test_reasoning_is_written_once_for_both_responses():
+    tokenizer = FAMILIES["Qwen 3"].tokenizer()
+    renderer, opening = Renderer(tokenizer), tokenizer.convert_tokens_to_ids("<think>")
+    rows = list(
+        tokenise(
+            [pair("a", "<think>\nno\n</think>\n\nyes", "yes"), pair("a", "b", "c")], renderer, "pairs", Counts(), 512
+        )
+    )
+    for row in rows:
+        assert [(row.prompt + ids).count(opening) for ids in (row.chosen, row.rejected)] == [1, 1]
+    assert opening not in rows[0].prompt
+    assert opening in rows[1].prompt, "who does not reason answers at once"
 
 
 def test_prompts_are_kept_once_in_the_order_of_their_first_coming(renderer):

@@ -148,7 +148,7 @@ def test_a_template_is_taken_by_name_as_text_or_from_the_tokenizer():
 
 
 def test_a_response_ends_as_its_turn_does():
-    """ChatML writes a line break after the token that ends a turn: generation stops before it, scores are read at it."""
+    """ChatML writes a line break after the end of a turn: generation stops before it, scores are read at it."""
     chatml = byte_level()
     chatml.chat_template = CHATML  # the end-of-sequence token is another one
     renderer = Renderer(chatml)

@@ -16,7 +16,16 @@ from tests.data.tokenizers import byte_level
 QUESTION = (Message("user", "How are you?"),)
 CHAT = (*QUESTION, Message("assistant", "I am fine."), Message("user", "Good. And the fox?"))
 WITH_SYSTEM = (Message("system", "Be quick."), *CHAT)
-ANSWERS = ["I am fine", "fine", "1. One\n\n2. Two", "Good morning!  Thank  you.", "- a\n- b\n", " fine ", "Ä 北京 🙂", "?"]
+ANSWERS = [
+    "I am fine",
+    "fine",
+    "1. One\n\n2. Two",
+    "Good morning!  Thank  you.",
+    "- a\n- b\n",
+    " fine ",
+    "Ä 北京 🙂",
+    "?",
+]
 
 
 @pytest.fixture(params=FAMILIES)

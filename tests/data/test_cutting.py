@@ -1,0 +1,51 @@
+import pytest
+
+from lit_rlhf.data.cutting import cut_prompt
+from lit_rlhf.data.records import Message
+from lit_rlhf.data.rendering import Renderer
+from tests.data.families import FAMILIES
+
+CHAT = (
+    Message("system", "Be quick."),
+    Message("user", "Who are you? " * 5),
+    Message("assistant", "A fox. " * 5),
+    Message("user", "The quick fox is good. How are you? And I am fine, thank you."),
+)
+
+
+@pytest.fixture(params=FAMILIES)
+def renderer(request) -> Renderer:
+    return Renderer(FAMILIES[request.param].tokenizer())
+
+
+def test_a_cut_prompt_is_a_shorter_conversation_with_the_same_frame(renderer):
+    frame = renderer.prompt_ids((CHAT[0], Message("user", "x")))
+    last_turn = renderer.prompt_ids((CHAT[0], CHAT[-1]))
+    for room in range(len(renderer.prompt_ids(CHAT)) + 1):
+        ids = cut_prompt(CHAT, renderer, room)
+        if ids is None:
+            assert room < len(frame) + 3
+            continue
+        assert len(ids) <= room
+        text = renderer.tokenizer.decode(ids)
+        assert "quick." in text, "the system turn stays"
+        assert ids[-len(renderer.generation_ids or [0]) :][-1] == last_turn[-1]
+        if room >= len(last_turn):
+            assert ids == last_turn, "whole turns leave first"
+        else:
+            assert "thank you." in text or len(ids) < len(frame) + 12
+
+
+def test_as_much_as_fits_is_kept(renderer):
+    prompt = (Message("user", "How are you? I am fine, thank you. " * 4),)
+    whole = renderer.prompt_ids(prompt)
+    for room in range(len(whole) - 20, len(whole)):
+        ids = cut_prompt(prompt, renderer, room)
+        assert ids is not None
+        assert room - 6 <= len(ids) <= room
+
+
+def test_words_are_cut_where_a_tokenizer_tells_no_places(renderer, monkeypatch):
+    text = "How are you? I am fine,  thank you."
+    monkeypatch.setattr(type(renderer.tokenizer), "is_fast", False)
+    assert [text[start:].split()[0] for start in renderer.token_starts(text)] == text.split()
