@@ -97,7 +97,8 @@ class Best(Callback):
     def _writer(self, trainer: Trainer) -> Checkpoint | None:
         """Who writes the run's checkpoints, if the best one is to be among them."""
         ours = next((each for each in trainer.checkpoint_callbacks if isinstance(each, Checkpoint)), None)
-        if not self.enabled or ours is None or not (ours.save_last or ours.save_top_k) or own_best(trainer):
+        tries = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if not self.enabled or tries or ours is None or not (ours.save_last or ours.save_top_k) or own_best(trainer):
             return None
         return ours
 
