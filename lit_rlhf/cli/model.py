@@ -34,7 +34,7 @@ def model(
     from lit_rlhf.networks.gguf import convert
     from lit_rlhf.networks.gguf_files import find
 
-    target = Path(directory).expanduser()
+    target = Path(directory).expanduser().resolve()
     check_place(target, find(source))
     header = convert(source, target, dtype, tokenizer)
     for note in header.notes:

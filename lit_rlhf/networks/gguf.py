@@ -93,7 +93,13 @@ def _read_config(header: Header) -> Any:
     """The config, as transformers' reader makes it of what the file says."""
     if header.architecture == "llama" and header.fact("attention.head_count_kv") is None:
         # The reader would leave queries and keys in llama.cpp's order.
-        raise DataError("does not say how many key heads it has (llama.attention.head_count_kv)", str(header.path))
+        raise DataError(
+            "does not say how many key heads it has (llama.attention.head_count_kv)", str(header.path), _DAMAGED
+        )
+    layers = header.fact("block_count")
+    if layers is not None and layers > len(header.tensors):  # it would take long to build them
+        message = f"says that it has {layers} layers, and holds {len(header.tensors)} weights"
+        raise DataError(message, str(header.path), _DAMAGED)
     try:
         config: Any = AutoConfig.from_pretrained(str(header.path.parent), gguf_file=header.path.name)
     except Exception as error:
@@ -154,10 +160,8 @@ def _check_nothing_is_lost(header: Header, model: PreTrainedModel, taken_over: s
     wanted = sum(tensor.numel() for tensor in unique.values())
     if held != wanted:
         listed = _listed(_without_place(header, model) - aside) or "it is not known which"
-        message = (
-            f"{held:,} values in the file, {wanted:,} in a {model.config.model_type} model; without a place: {listed}"
-        )
-        raise DataError(message, str(header.path), _INSTEAD)
+        counted = f"{held:,} values in the file, {wanted:,} in a {model.config.model_type} model"
+        raise DataError(f"weights would be lost: {counted}; without a place: {listed}", str(header.path), _INSTEAD)
     for name, tensor in model.state_dict().items():
         if not bool(tensor.isfinite().all()):
             raise DataError(f"{name} holds numbers that are not finite", str(header.path), _DAMAGED)
