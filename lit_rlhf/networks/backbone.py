@@ -26,7 +26,7 @@ from lit_rlhf.data.rows import check_folder
 from lit_rlhf.data.store import naming
 from lit_rlhf.networks.adapter_models import load_adapted
 from lit_rlhf.networks.fast import at_once
-from lit_rlhf.networks.loading import add_bias, check_complete, read_weights, set_labels
+from lit_rlhf.networks.loading import check_complete, read_weights, set_labels, settle_head
 from lit_rlhf.networks.model_config import Kind, read_config
 from lit_rlhf.networks.sharding import assembled, whole
 from lit_rlhf.networks.slices import stored_of, values_of, without_weights
@@ -73,7 +73,7 @@ def load_model(path: str, kind: Kind, dtype: torch.dtype = torch.float32) -> Pre
         model = without_weights(maker, config, path, names, not has_head)
         model = model or read_weights(type(empty), config, path, names, dtype)
         check_complete(model, kind == "scalar" and not has_head, names, path)
-        add_bias(model, names)
+        settle_head(model, names)
         return model
     except DataError:
         raise

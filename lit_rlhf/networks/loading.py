@@ -66,14 +66,24 @@ def read_weights(kind: Any, config: PreTrainedConfig, path: str, names: Names, d
     return model
 
 
-def add_bias(model: PreTrainedModel, names: Names) -> None:
-    """Give the head for scores the bias that the files hold, where the architecture has none."""
-    if names.bias is None:
+def settle_head(model: PreTrainedModel, names: Names) -> None:
+    """Keep the last layer of a head for scores in fp32, and add the bias that the files hold, if it has no place there.
+
+    Args:
+        model: Loaded, its weights in any dtype; a head on the meta device is left there.
+        names: Which weight goes where.
+    """
+    head = None if names.head is None else model.get_submodule(names.head)
+    if not isinstance(head, nn.Linear):
         return
-    values = names.bias.read()
-    for name, part in list(model.named_modules()):
-        if name.rpartition(".")[2] == "score" and isinstance(part, nn.Linear) and part.bias is None:
-            part.bias = nn.Parameter(values.to(part.weight.dtype).reshape(part.out_features))
+    head.float()
+    with torch.no_grad():
+        for name, parameter in head.named_parameters():
+            stored = names.stored.get(f"{names.head}.{name}")
+            if stored is not None and stored.shape == tuple(parameter.shape):
+                parameter.copy_(stored.read())
+    if names.bias is not None:
+        head.bias = nn.Parameter(names.bias.read().reshape(head.out_features))
 
 
 def check_complete(model: PreTrainedModel, new_head: bool, names: Names, path: str) -> None:

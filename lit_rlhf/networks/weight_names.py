@@ -40,7 +40,8 @@ class Names:
     Attributes:
         stored: The weights by the names that the architecture has for them, as far as it has.
         renamed: Names in the files of those that were given another one, by the latter.
-        bias: Of the one-number head, where the architecture gives its own none.
+        head: The module that is the head's last layer.
+        bias: Of that layer, where the architecture gives its own none.
         aside: Names in the files of weights that nothing needs, such as buffers that are computed today.
         values: Those of heads for values, in a language model's files.
         foreign: Whether transformers would not find all of them by itself.
@@ -48,6 +49,7 @@ class Names:
 
     stored: dict[str, Stored] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
+    head: str | None = None
     bias: Stored | None = None
     aside: list[str] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
@@ -95,7 +97,8 @@ def fitted(stored: Mapping[str, Stored], model: PreTrainedModel, scalar: bool, p
     Raises:
         DataError: If two weights would go to one place.
     """
-    own, names = _Own(model), Names()
+    own = _Own(model)
+    names = Names(head=own.head if scalar else None)
     keys = {key: _INSIDE.sub("", key) for key in stored if not _COPY.search(key)}
     names.aside += [key for key in stored if key not in keys]
     fits = {key: own.name(name) for key, name in keys.items()}

@@ -5,6 +5,12 @@ import math
 
 import pytest
 import torch
+from lightning import Trainer
+
+from lit_rlhf.data.datamodule import PreferenceDataModule
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.policy import SFTModule
+from lit_rlhf.world import WorldDemonstrations
 
 CASES = {
     "sft": ("policy.SFTModule", {}),
@@ -66,3 +72,25 @@ def test_training_in_bf16_is_much_like_training_in_fp32(case, lit, tiny_model, t
     else:
         assert rough["train/loss"] == pytest.approx(exact["train/loss"], rel=0.05)
     assert len(lines["bf16-mixed"]) == 2
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+@pytest.mark.parametrize("case", CASES)
+def test_weights_in_half_precision_are_refused_in_words(
+    case, precision, lit, tiny_model, tiny_reward_model, samples, tmp_path
+):
+    for command in ("fit", "validate", "test"):
+        given = options(case, tiny_model, tiny_reward_model, samples, precision)
+        with pytest.raises(DataError, match=rf"precision: is {precision}.*\n.*bf16-mixed.*dtype of ScalarReward"):
+            lit(command, tmp_path / command, given)
+
+
+def test_baselines_refuse_them_too(lit, tiny_model, tiny_reward_model, tmp_path):
+    given = {"policy": tiny_model, "reward": None, "store": str(tmp_path / "store")}
+    source = {"class_path": "lit_rlhf.world.WorldPrompts", "init_args": {"size": 2}}
+    model = {"class_path": "lit_rlhf.policy.BaselineModule", "init_args": given}
+    with pytest.raises(DataError, match=r"trainer\.precision: is bf16-true"):
+        lit("predict", tmp_path, {"model": model, "data": {"sources": source}, "trainer": {"precision": "bf16-true"}})
+    module, data = SFTModule(tiny_model), PreferenceDataModule(WorldDemonstrations(4), max_length=200)
+    with pytest.raises(DataError, match=r"trainer\.precision: is 64-true"):  # without the command line
+        Trainer(precision="64-true", accelerator="cpu", logger=False, barebones=True).fit(module, data)
