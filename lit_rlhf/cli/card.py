@@ -32,13 +32,17 @@ model = RewardModel.load("{name}")
 model.score(["What is the capital of France?"], ["Paris."])  # one number per response
 ```
 
-or with transformers alone, the chat template applied by hand:
+or with transformers alone; both give the same score:
 
 ```python
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 model = AutoModelForSequenceClassification.from_pretrained("{name}")
-tokenizer = AutoTokenizer.from_pretrained("{name}")""",
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+question = {{"role": "user", "content": "What is the capital of France?"}}
+answer = {{"role": "assistant", "content": "Paris."}}
+ids = tokenizer.apply_chat_template([question, answer], return_tensors="pt", return_dict=False)
+score = float(model(ids).logits[0, 0])""",
     "policy": """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

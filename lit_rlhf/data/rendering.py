@@ -7,8 +7,8 @@ them different scores. So there is one function for each, and nobody else calls 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
@@ -297,6 +297,26 @@ class Renderer:
         if not blank and self._decode(self._encode([" a"])[0]) == "a":
             blank = " "
         return text.removeprefix(blank)
+
+    @contextmanager
+    def adding_nothing(self) -> Generator[None]:
+        """For a while, the tokenizer adds no special tokens to a text by itself: the template writes all there are.
+
+        Saved so, a reward model's tokenizer gives others the same ids whether or not they ask for special tokens.
+        """
+        from tokenizers.processors import TemplateProcessing
+
+        backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:  # one in plain Python
+            yield
+            return
+        former = backend.post_processor
+        backend.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+        try:
+            yield
+        finally:
+            if former is not None:
+                backend.post_processor = former
 
     # ------------------------------------------------------------------ inside
 

@@ -36,7 +36,7 @@ _TODAY = re.compile(r"""strftime_now\(\s*(['"])(.+?)\1\s*\)""")
 
 
 def choose(tokenizer: Any, template: str | None) -> str:
-    """The template to use: a named one, a Jinja text, or None for the tokenizer's own.
+    """The template to use: a named one, a Jinja text, or None for the tokenizer's own; on any day the same.
 
     Raises:
         DataError: If the template is neither a name nor Jinja.
@@ -47,7 +47,7 @@ def choose(tokenizer: Any, template: str | None) -> str:
     if template not in TEMPLATES and "{" not in template:  # every prompt would read alike
         hint = f"Named ones are {', '.join(TEMPLATES)}; a Jinja text has its parts in braces."
         raise DataError(f"no template is called {template!r}", "option data.template", hint)
-    return TEMPLATES.get(template, template)
+    return _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), TEMPLATES.get(template, template))
 
 
 def ended(template: str) -> str:
@@ -56,18 +56,16 @@ def ended(template: str) -> str:
 
 
 def write(tokenizer: Any, messages: Sequence[dict[str, str]], add_generation_prompt: bool) -> str:
-    """A conversation as the tokenizer's template writes it, on any day the same.
+    """A conversation as the tokenizer's template writes it.
 
     Raises:
         DataError: If the template refuses the conversation.
     """
     from jinja2 import TemplateError
 
-    timeless = _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), tokenizer.get_chat_template())
     try:
         return tokenizer.apply_chat_template(
             list(messages),
-            chat_template=timeless,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             **_PINNED,

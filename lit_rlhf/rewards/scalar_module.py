@@ -159,4 +159,5 @@ class ScalarRewardModule(AdaptedModule):
         The adapters lie in its folder ``adapters`` as well: a policy on the same weights can share them.
         """
         assert self.network is not None
-        return export(merged(self.network.model), renderer, directory, also=self.save_adapters)
+        with renderer.adding_nothing():
+            return export(merged(self.network.model), renderer, directory, also=self.save_adapters)

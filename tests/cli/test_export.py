@@ -152,6 +152,17 @@ def test_the_card_of_a_policy_shows_how_it_speaks(train, tmp_path, monkeypatch):
     assert isinstance(AutoModelForCausalLM.from_pretrained("writer"), torch.nn.Module)
 
 
+def test_the_card_of_a_reward_model_gives_its_score_in_two_ways(train, tmp_path, monkeypatch):
+    checkpoint, _ = train("ScalarRewardModule")
+    monkeypatch.chdir(tmp_path)
+    export(str(checkpoint), "judge")
+    ours, theirs = (part.split("```")[0] for part in Path("judge/README.md").read_text().split("```python\n")[1:3])
+    names: dict = {}
+    exec(compile(f"{ours}\nours = " + ours.splitlines()[-1].partition("  #")[0], "card", "exec"), names)
+    exec(compile(theirs, "card", "exec"), names)
+    assert names["score"] == pytest.approx(names["ours"][0], abs=1e-5)
+
+
 # ---------------------------------------------------------------------- what is refused
 
 

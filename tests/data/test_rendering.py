@@ -211,7 +211,9 @@ def test_a_template_that_prints_the_date_gives_the_same_text_on_any_day(monkeypa
 
         monkeypatch.setattr(chat_template_utils, "datetime", Frozen)
         renderer = Renderer(byte_level(), f"Today: {date}\n{TEMPLATES['dialogue']}")
-        plain = renderer.tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+        untouched = byte_level()
+        untouched.chat_template = f"Today: {date}\n{TEMPLATES['dialogue']}"
+        plain = untouched.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
         assert f"1 Mar {year}" in plain or "strftime_now" not in date, "the date is really frozen"
         return renderer.prompt_text(QUESTION), renderer.fingerprint
 

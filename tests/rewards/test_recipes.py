@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from lit_rlhf.data.batches import Completions, stack_sequences
 from lit_rlhf.data.records import Message, Record
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.data.templates import as_dicts, write
+from lit_rlhf.data.templates import as_dicts, choose, write
 from lit_rlhf.networks.backbone import ensure_pad_token, export
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.policy.rollout import complete
@@ -28,7 +28,11 @@ def write_foreign(name: str, folder, pad: str | None = None) -> str:
         tokenizer.pad_token = pad
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), num_labels=1, pad_token_id=tokenizer.pad_token_id, max_position_embeddings=512, **shape
+        vocab_size=len(tokenizer),
+        num_labels=1,
+        pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=512,
+        **shape,
     )
     torch.manual_seed(3)
     model = transformers.LlamaForSequenceClassification(config)
@@ -45,7 +49,8 @@ def recipe(folder: str, prompt, answer: str) -> float:
     """What a model card says: one conversation, its template, the model."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    text = write(tokenizer, as_dicts((*prompt, Message("assistant", answer))), False)  # on a fixed day
+    tokenizer.chat_template = choose(tokenizer, None)  # as on a fixed day
+    text = write(tokenizer, as_dicts((*prompt, Message("assistant", answer))), False)
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
     return float(model(**{key: ids[key] for key in ("input_ids", "attention_mask")}).logits[0, 0])
 
@@ -162,3 +167,25 @@ def test_a_policy_that_says_nothing_but_its_end_is_never_cut_off(tmp_path):
     assert not completions.truncated.any()
     assert completions.texts == [""] * 24
     assert completions.sequences.responses[:, -1].tolist() == [end] * 24
+
+
+def test_special_tokens_that_a_tokenizer_adds_by_itself_come_once(tmp_path):
+    """Pipelines ask for special tokens, and the template has written them already."""
+    from tokenizers.processors import TemplateProcessing
+
+    name = "Llama 3"
+    network = RewardNetwork(write_foreign(name, tmp_path / "start"))
+    renderer = Renderer.load(str(tmp_path / "start"))
+    begin = (renderer.tokenizer.bos_token, renderer.tokenizer.bos_token_id)
+    renderer.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin[0]} $A", pair=f"{begin[0]} $A $B", special_tokens=[begin]
+    )
+    ensure_pad_token(network.model, renderer)
+    network.model.config.update({READ_AT: "template end", "problem_type": "regression", "calibration": {"std": 1.0}})
+    with renderer.adding_nothing():
+        export(network.model, renderer, tmp_path / "model")
+    assert renderer.tokenizer("fine")["input_ids"][0] == begin[1], "its own tokenizer goes on as before"
+    scores = RewardModel.load(tmp_path / "model").score([as_dicts(CHAT)] * len(ANSWERS), ANSWERS)
+    classify = transformers.pipeline("text-classification", model=str(tmp_path / "model"))
+    texts = [write(classify.tokenizer, as_dicts((*CHAT, Message("assistant", answer))), False) for answer in ANSWERS]
+    assert [found["score"] for found in classify(texts)] == pytest.approx(scores, abs=1e-5)
