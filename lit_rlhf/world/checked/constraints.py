@@ -80,9 +80,8 @@ def _ends_with(text: str, mark: str) -> bool:
 
 
 def _asks(text: str) -> bool:
-    """One sentence that asks, and no answer behind it; a short sentence may lead up to it."""
-    asked = sentences(text)
-    return 1 <= len(asked) <= 2 and _ends_with(text, "?") and text.count("?") == 1
+    """Whether a text ends in a question, its only one; others may lead up to it."""
+    return _ends_with(text, "?") and text.count("?") == 1 and bool(words(text))
 
 
 def _is_object(text: str, key: str) -> bool:

@@ -35,8 +35,8 @@ def checked_components(
         constraints: share of those that are met, 0 to 1; 0 for a text of which more than half repeats.
         What is wrong with the text, each from −1 to 0: repetition (share of word pairs that had come before),
         unfinished (−1 where it was cut off, or ends without a mark), script (share of letters that are not Latin),
-        off_topic (−1 for an answer in English without any word of the topic), empty (−1 below three words, for which
-        nothing else is given or taken).
+        off_topic (−1 for an answer without any word of the topic, unless it rightly is in another language), empty (−1
+        below three words, for which nothing else is given or taken).
 
     Raises:
         DataError: If a constraint is none.
@@ -46,8 +46,8 @@ def checked_components(
     met = [is_met(constraint, response) and repeated <= _MOST_REPEATED for constraint in constraints]
     if len(said) < _SHORTEST:
         return {**dict.fromkeys(CHECKED_WEIGHTS, 0.0), "empty": -1.0}
-    kinds = {constraint["kind"] for constraint in constraints}
-    complete = ends(response) or (not kinds.isdisjoint({"json", "title"}) and all(met))
+    kinds = {constraint["kind"] for constraint, done in zip(constraints, met, strict=True) if done}
+    complete = ends(response) or not kinds.isdisjoint({"json", "title"})
     asked = {constraint["word"].lower() for constraint in constraints if constraint["kind"] in ("include", "begin")}
     strays = "language" not in kinds and not is_about(response, topic, asked)
     return {

@@ -47,6 +47,12 @@ def test_a_text_that_was_cut_off_is_unfinished_whatever_it_ends_in():
     assert checked_components("honey", lists, "1. Bees make honey\n2. It is", truncated=True)["unfinished"] == -1.0
 
 
+def test_an_answer_in_the_language_that_was_asked_for_need_not_name_the_topic_in_english():
+    asked = [{"kind": "language", "language": "German"}]
+    assert checked_components("honey", asked, "Das ist sehr gut.")["off_topic"] == 0.0
+    assert checked_components("honey", asked, "That is very good.")["off_topic"] == -1.0
+
+
 def test_saying_it_again_and_again_is_worse_than_missing_the_constraint():
     assert checked_gold("honey", SHORT, "Honey honey honey honey honey honey honey honey.") < checked_gold(
         "honey", SHORT, "Bees fly from one flower to the next and make honey for the long winter."
