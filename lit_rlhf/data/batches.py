@@ -148,6 +148,11 @@ class PairBatch(Loaded):
     def __len__(self) -> int:
         return len(self.chosen)
 
+    def __getitem__(self, rows: slice) -> "PairBatch":
+        """Part of the pairs."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return PairBatch(**{name: each if name == "idle" else each[rows] for name, each in own.items()})
+
 
 @dataclass
 class PromptBatch(Loaded):

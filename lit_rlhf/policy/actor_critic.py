@@ -16,7 +16,9 @@ from transformers import PreTrainedModel
 
 from lit_rlhf.data.batches import Sequences
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.networks.adapters import LoRA, add_saved, save_adapters, start_from
+from lit_rlhf.networks.adapter_files import save_adapters
+from lit_rlhf.networks.adapter_sharing import add_saved, start_from
+from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.backbone import fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
@@ -43,9 +45,10 @@ class ActorCritic(nn.Module):
         self.critic: RewardNetwork | None = None
         self.reference_fingerprint = fingerprint(self.reference)
 
-    def add_critic(self, path: str, scale: float) -> None:
+    def add_critic(self, path: str, scale: float) -> RewardNetwork:
         """Load a critic, and multiply its head."""
         self.critic = RewardNetwork(path, scale)
+        return self.critic
 
     def logprobs(self, sequences: Sequences, temperature: float) -> Tensor:
         """Log-probabilities of the response tokens under the policy ``(N, T)``."""
@@ -105,13 +108,13 @@ class SharedTrunk(ActorCritic):
 
     def __init__(self, policy: str, reference: str, lora: LoRA, with_critic: bool) -> None:
         nn.Module.__init__(self)
-        self.policy, self.lora = PolicyNetwork(reference), lora
+        self.policy, self.lora, self.path = PolicyNetwork(reference), lora, reference
         self.policy.requires_grad_(False)
         self.reference_fingerprint = fingerprint(self.policy)  # without the adapters
         self._base = fingerprint(self.policy.model.base_model, skip="pooler.")  # as reward models name it
         lora.add(self.policy.model)
         if os.path.normpath(policy) != os.path.normpath(reference):
-            start_from(self.policy.model, Path(policy), self._base, lora)
+            start_from(self.policy.model, Path(policy), self._base, reference)
         self.critic = None
         self.head = None
         if with_critic:
@@ -130,13 +133,13 @@ class SharedTrunk(ActorCritic):
         """
         for number, part in enumerate(each for each in reward.modules() if isinstance(each, ScalarReward)):
             name = f"reward_{number}"
-            head = add_saved(self.policy.model, Path(part.path) / "adapters", self._base, name)
+            head = add_saved(self.policy.model, Path(part.path), self._base, self.path, name)
             if head is not None and part.shares_ids:
                 part.model.network = AdapterScores(self.policy, name, head)
 
     def save_adapters(self, folder: Path) -> None:
         """Write the policy's adapters into its directory, so that a later training on this trunk can start there."""
-        save_adapters(self.policy.model.base_model, None, self.lora, self._base, folder / "adapters")
+        save_adapters(self.policy.model, self.lora, self._base, self.path, folder / "adapters")
 
     def _score(self, states: Tensor) -> Tensor:
         assert self.head is not None

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -10,13 +9,15 @@ from lit_rlhf.data.batches import ResponseBatch
 from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import masked_mean
-from lit_rlhf.networks.backbone import export
-from lit_rlhf.networks.module import NetworkModule
-from lit_rlhf.networks.optimizer import Optimizer, total_steps
+from lit_rlhf.networks.adapters import LoRA, merged
+from lit_rlhf.networks.backbone import check_embeddings, export
+from lit_rlhf.networks.fine_tuned import FineTunedModule
+from lit_rlhf.networks.micro_batches import added_up, check_size, check_training, parts
+from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.networks.policy_network import PolicyNetwork
 
 
-class SFTModule(NetworkModule):
+class SFTModule(FineTunedModule):
     """Learns to answer like the chosen responses: mean negative log-likelihood per response token.
 
     Prompt tokens carry no loss.
@@ -24,27 +25,42 @@ class SFTModule(NetworkModule):
     Args:
         model: Hugging Face directory or Hub id to start from.
         optimizer: Learning rate and schedule.
+        lora: Train low-rank adapters instead of all weights; checkpoints then hold no others, and the exported model
+            has the adapters added to its weights.
+        micro_batch_size: Rows computed at a time, whose gradients are added up: the same step takes less memory. None
+            computes the whole batch at once.
     """
 
     view: View = "responses"
 
-    def __init__(self, model: str, optimizer: Optimizer | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        model: str,
+        optimizer: Optimizer | None = None,
+        lora: LoRA | None = None,
+        micro_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, lora)
         self.save_hyperparameters()
-        self.path, self.optimizer = model, optimizer or Optimizer()
+        check_size(micro_batch_size)
+        self.micro_batch_size = micro_batch_size
         self.network: PolicyNetwork | None = None
-
-    @property
-    def tokenizer(self) -> str:
-        """Where the tokenizer comes from unless the data name one."""
-        return self.path
 
     def configure_model(self) -> None:
         """Load the network; called by the Trainer, again on resume."""
         if self.network is None:
             with self.building():
                 self.network = PolicyNetwork(self.path).train()  # loading leaves dropout off
+            check_embeddings(self.network.model, self.trainer.datamodule.renderer, self.path)  # type: ignore[attr-defined]
+            self.name_base(self.network.model)
+            self.add_adapters(self.network.model)
+            if self.lora is not None:
+                self.network.model.get_output_embeddings().requires_grad_(False)  # type: ignore[operator]
             self.split(self.network)
+
+    def on_fit_start(self) -> None:
+        """Refuse micro-batches where their gradients would be wrong."""
+        check_training(self.micro_batch_size, self, self.trainer)
 
     def loss(self, batch: ResponseBatch) -> Tensor:
         """Mean negative log-likelihood of the response tokens."""
@@ -53,9 +69,18 @@ class SFTModule(NetworkModule):
 
     def training_step(self, batch: ResponseBatch, batch_idx: int) -> Tensor:
         """One step on a batch of demonstrations."""
-        loss = self.shared(self.loss(batch), batch, self._tokens(batch))
+        loss = self.shared(self._training_loss(batch), batch, self._tokens(batch))
         self.log("train/loss", loss, prog_bar=True, batch_size=self._tokens(batch), sync_dist=True)
         return loss
+
+    def _training_loss(self, batch: ResponseBatch) -> Tensor:
+        """The loss, of a few rows at a time where that is asked for."""
+        if self.micro_batch_size is None or self.micro_batch_size >= len(batch):
+            return self.loss(batch)
+        cut = [ResponseBatch(batch.sequences[rows]) for rows in parts(len(batch), self.micro_batch_size)]
+        tokens = int(batch.sequences.response_length.sum())
+        shares = (self.loss(part) * (int(part.sequences.response_length.sum()) / tokens) for part in cut)
+        return added_up(shares, self.parameters())
 
     def validation_step(self, batch: ResponseBatch, batch_idx: int) -> None:
         """Log the loss per token and the perplexity it amounts to."""
@@ -71,13 +96,12 @@ class SFTModule(NetworkModule):
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
-    def configure_optimizers(self) -> Any:
-        """AdamW over all parameters."""
-        return self.optimizer.build(self.parameters(), total_steps(self.trainer))
-
     def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
-        """Write a Hugging Face directory that plain transformers loads."""
-        return export(self.network.model, renderer, directory)  # type: ignore[union-attr]
+        """Write a Hugging Face directory that plain transformers loads.
+
+        Adapters are added to the weights, and lie in its folder ``adapters`` as well.
+        """
+        return export(merged(self.network.model), renderer, directory, self.save_adapters)  # type: ignore[union-attr]
 
     @staticmethod
     def _tokens(batch: ResponseBatch) -> int:

@@ -1,22 +1,17 @@
-"""What every module that learns a reward shares: its optimiser, adapters, and checkpoints of what is trained."""
+"""What every module that learns a reward shares: its padding token, and the spread of its scores."""
 
-from dataclasses import asdict
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.networks.adapters import LoRA
-from lit_rlhf.networks.backbone import ensure_pad_token, fingerprint
-from lit_rlhf.networks.module import NetworkModule
-from lit_rlhf.networks.optimizer import Optimizer, total_steps
-from lit_rlhf.networks.sharding import count, in_parts, named_weights
+from lit_rlhf.networks.backbone import check_embeddings, ensure_pad_token
+from lit_rlhf.networks.fine_tuned import FineTunedModule
 
 
-class AdaptedModule(NetworkModule):
-    """Trains all weights, or low-rank adapters beside frozen ones; checkpoints then hold no frozen weights.
+class AdaptedModule(FineTunedModule):
+    """Learns a reward from pairs, with all weights or with adapters; remembers the spread of the scores.
 
     Subclasses build ``network``, which holds its transformers model as ``model``, in ``configure_model``, and hand the
     latter to `adapt`.
@@ -29,25 +24,13 @@ class AdaptedModule(NetworkModule):
 
     view: View = "pairs"
 
-    def __init__(self, model: str, optimizer: Optimizer | None = None, lora: LoRA | None = None) -> None:
-        super().__init__()
-        self.path, self.optimizer, self.lora = model, optimizer or Optimizer(), lora
-        self.strict_loading = lora is None  # frozen weights are not in the checkpoints: they come from the directory
-        self._base: str | None = None
-
-    @property
-    def tokenizer(self) -> str:
-        """Where the tokenizer comes from unless the data name one."""
-        return self.path
-
     def adapt(self, model: PreTrainedModel, renderer: Renderer) -> None:
         """Give a freshly loaded model its padding token, and its adapters, if there are any."""
-        # Before random rows are added to the embeddings; a pooler may be new, and is trained.
-        self._base = fingerprint(model.base_model, skip="pooler.") if self.lora is not None else None
+        self.name_base(model)  # before random rows are added to the embeddings
         self._config.calibration = None  # that of the model it starts from is no longer true
+        check_embeddings(model, renderer, self.path)  # before rows are added for a padding token
         ensure_pad_token(model, renderer)
-        if self.lora is not None:
-            self.lora.add(model)
+        self.add_adapters(model)
 
     def remember_scores(self, moments: dict[str, float]) -> None:
         """Keep ``mean``, ``std`` and ``n`` of the scores of a validation; the exported model brings them along."""
@@ -60,44 +43,13 @@ class AdaptedModule(NetworkModule):
         network: Any = self.network
         return network.model.config
 
-    def configure_optimizers(self) -> Any:
-        """AdamW over all parameters that are trained."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return self.optimizer.build(trained, total_steps(self.trainer))
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep no frozen weights, but what names them; remember the spread of the scores.
-
-        Lightning's callbacks that average weights need them all when they load.
-        """
+        """Remember the spread of the scores, too."""
         checkpoint["calibration"] = getattr(self._config, "calibration", None)
-        checkpoint["lora"] = self._adapters()
-        frozen = {name for name, each in named_weights(self).items() if not each.requires_grad}
-        weights = checkpoint["state_dict"]
-        # A checkpoint in parts is read into all weights of the module, so it needs them all, too.
-        if "averaging_state" not in checkpoint and not in_parts(weights):
-            checkpoint["state_dict"] = {name: value for name, value in weights.items() if name not in frozen}
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint whose adapters are others, or belong to other frozen weights.
-
-        A run that is resumed behind its last validation exports the spread that was measured there.
-
-        Raises:
-            DataError: Names what differs.
-        """
-        theirs, ours = checkpoint.get("lora") or {}, self._adapters() or {}
-        differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
-        if differing:
-            told = ", ".join(f"{name} {theirs.get(name)} instead of {ours.get(name)}" for name in differing)
-            hint = "Resume with the model and the lora options that the run was started with."
-            raise DataError(f"the checkpoint's adapters have {told}", self.path, hint)
+        """A run that is resumed behind its last validation exports the spread that was measured there."""
+        super().on_load_checkpoint(checkpoint)
         if checkpoint["calibration"] is not None:
             self._config.calibration = checkpoint["calibration"]
-
-    def _adapters(self) -> dict[str, Any] | None:
-        """What the trained adapters fit to: options, fingerprint of the frozen weights, count of the trained ones."""
-        if self.lora is None:
-            return None
-        trained = count(parameter for parameter in self.parameters() if parameter.requires_grad)
-        return {**asdict(self.lora), "base": self._base, "trained": trained}

@@ -6,7 +6,8 @@ import torch
 from lit_rlhf.data.batches import stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.networks.adapters import LoRA, add_saved, merged
+from lit_rlhf.networks.adapter_sharing import add_saved
+from lit_rlhf.networks.adapters import LoRA, merged
 from lit_rlhf.networks.backbone import export, fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.policy.actor_critic import ActorCritic, AdapterScores, SharedTrunk, without_adapters
@@ -180,7 +181,7 @@ def test_a_later_round_starts_from_the_last_ones_adapters_on_the_same_trunk(firs
 
 
 def test_a_start_whose_adapters_do_not_fit_is_refused(first_round, tiny_model, write_model):
-    with pytest.raises(DataError, match="other lora"):
+    with pytest.raises(DataError, match="another lora"):
         SharedTrunk(first_round, tiny_model, LoRA(r=4), with_critic=True)
     with pytest.raises(DataError, match="other frozen weights"):
         SharedTrunk(first_round, write_model("qwen2"), LoRA(r=2), with_critic=True)
@@ -192,4 +193,4 @@ def test_a_policys_adapters_are_no_reward_model(first_round, tiny_model):
     model = PolicyNetwork(tiny_model).model
     LoRA(r=2).add(model)
     base = fingerprint(PolicyNetwork(tiny_model).model.base_model, skip="pooler.")
-    assert add_saved(model, Path(first_round) / "adapters", base, "reward_0") is None
+    assert add_saved(model, Path(first_round), base, tiny_model, "reward_0") is None

@@ -9,7 +9,8 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.networks.adapters import LoRA, merged, save_adapters
+from lit_rlhf.networks.adapter_files import save_adapters
+from lit_rlhf.networks.adapters import LoRA, merged
 from lit_rlhf.networks.backbone import export, fingerprint
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.world import tokenizer
@@ -51,7 +52,7 @@ def test_one_trunk_needs_a_fraction_of_the_memory_of_separate_networks(tmp_path)
     lora.add(network.model)
 
     def also(folder: Path) -> None:
-        save_adapters(network.model.base_model, network.head, lora, base, folder / "adapters")
+        save_adapters(network.model, lora, base, model, folder / "adapters")
 
     reward = str(export(merged(network.model), renderer, tmp_path / "reward", also))
     found = {}

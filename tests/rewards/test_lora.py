@@ -5,9 +5,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from lit_rlhf.cli.throughput import without_throughput
+from lit_rlhf.data.batches import PairBatch, Sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.reward_network import RewardNetwork
-from lit_rlhf.rewards import ContrastiveRewardModule, ScalarRewardModule
+from lit_rlhf.rewards import ContrastiveRewardModule, RewardModel, ScalarRewardModule
 
 MODULES = {"ScalarRewardModule": ScalarRewardModule, "ContrastiveRewardModule": ContrastiveRewardModule}
 
@@ -125,3 +126,59 @@ def test_a_checkpoint_without_adapters_is_refused_by_a_run_with_them(lit, write_
     given["trainer"]["max_epochs"] = 2
     with pytest.raises(DataError, match="lora"):
         lit("fit", tmp_path / "run", given, "--ckpt_path", last(tmp_path))
+
+
+def padding_ends_turns(path: str, folder) -> str:
+    """A base model whose padding token is the one that ends a turn."""
+    AutoModelForCausalLM.from_pretrained(path).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_adapters_alone_score_as_the_export_does_with_template_padding_and_calibration(lit, write_model, tmp_path):
+    given = options(tmp_path, padding_ends_turns(write_model("gpt2"), tmp_path / "base"))
+    given["data"]["template"] = "dialogue"
+    lit("fit", tmp_path, given)
+    whole, alone = (RewardModel.load(tmp_path / name) for name in ("model", "model/adapters"))
+    assert alone.calibration == whole.calibration is not None
+    assert alone.renderer.fingerprint == whole.renderer.fingerprint
+    texts = ["One", "Two three four five six seven.", ""]
+    assert alone.score(["Hello there"] * 3, texts) == pytest.approx(whole.score(["Hello there"] * 3, texts), abs=1e-4)
+
+
+def test_a_few_pairs_at_a_time_give_the_step_of_the_whole_batch(lit, tiny_model, tmp_path):
+    found = []
+    for size in (None, 3):
+        given = options(tmp_path / str(size), tiny_model, lora={"r": 4}, micro_batch_size=size)
+        given["trainer"] = {"max_steps": 2, "log_every_n_steps": 1, "gradient_clip_val": 0.1}
+        found.append(lit("fit", tmp_path / str(size), given))
+    metrics = [cli.trainer.callback_metrics for cli in found]
+    assert float(metrics[0]["train/loss"]) == pytest.approx(float(metrics[1]["train/loss"]), abs=1e-5)
+    assert float(metrics[0]["train/accuracy"]) == float(metrics[1]["train/accuracy"])
+    weights = [cli.model.state_dict() for cli in found]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, atol=2e-4, rtol=1e-3)
+
+
+def test_a_step_of_a_few_pairs_keeps_less_for_the_way_back(tiny_model, monkeypatch):
+    """The most tokens that are computed between two ways back."""
+
+    def cut(rows: int, size: int | None) -> list[int]:
+        seen = []
+        module = ScalarRewardModule(tiny_model, micro_batch_size=size)
+        module.network = RewardNetwork(tiny_model)
+        monkeypatch.setattr(
+            module, "features", lambda batch: seen.append(len(batch)) or torch.zeros(2 * len(batch), 32)
+        )
+        ids = torch.ones(rows, 4, dtype=torch.long)
+        row = Sequences(ids, torch.full((rows,), 2), torch.full((rows,), 4))
+        numbers = torch.zeros(rows)
+        whole = PairBatch(row, row, numbers, numbers, numbers.bool(), numbers, numbers + 1, numbers, [None] * rows)
+        module.training_loss(whole)
+        return seen
+
+    assert cut(7, None) == [7]
+    assert cut(7, 3) == [3, 3, 1]
+    assert cut(3, 3) == [3]
