@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lit_rlhf.data.batches import Completions, PromptBatch
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.progress import Progress
 from lit_rlhf.data.records import Record
 from lit_rlhf.data.store import write_json
 from lit_rlhf.evaluation.compare_figures import (
@@ -143,7 +144,8 @@ def _sampled(
         for name, path in policies.items():
             policy = reference if name == first else PolicyNetwork(path).eval()
             check_embeddings(policy.model, data.renderer, path)
-            tables[name], rows = _measure(policy, reference, data, reward, judge, samples, sampling, seed)
+            progress = Progress(f"compare, {name}", "response", samples * len(data.val_rows))
+            tables[name], rows = _measure(policy, reference, data, reward, judge, samples, sampling, seed, progress)
             responses[name] = [row["response"] for row in rows]
             file.writelines(json.dumps({"policy": name, **row}, ensure_ascii=False) + "\n" for row in rows)
     partial.rename(folder / "samples.jsonl")
@@ -160,6 +162,7 @@ def _measure(
     samples: int,
     sampling: Sampling,
     seed: int,
+    progress: Progress,
 ) -> tuple[Table, list[dict[str, Any]]]:
     """One row per response: what was measured ``(prompts * samples,)``, and the texts to read."""
     columns: dict[str, list[torch.Tensor]] = {}
@@ -182,6 +185,9 @@ def _measure(
         for i, (record, text) in enumerate(zip(completions.records, completions.texts, strict=True)):
             row = {"source": record.source, "prompt": record.prompt[-1].content, "response": text}
             texts.append(row | {name: round(float(value[i]), 4) for name, value in values.items()})
+        shown = [name for name in ("gold_reward", "proxy_reward") if name in values]
+        means = {name: float(torch.cat(columns[name]).mean()) for name in shown}
+        progress.tell(len(texts), means, last=len(texts) == progress.total)
     return {name: torch.cat(parts).double().numpy() for name, parts in columns.items()}, texts
 
 

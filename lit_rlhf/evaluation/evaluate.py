@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.progress import Progress
 from lit_rlhf.data.store import write_json
 from lit_rlhf.evaluation.benchmark_figures import benchmark_figures
 from lit_rlhf.evaluation.benchmarks import BenchmarkFormat, Item, read_benchmarks
@@ -24,6 +25,8 @@ from lit_rlhf.evaluation.reward_pictures import (
 )
 from lit_rlhf.rewards.model import RewardModel
 from lit_rlhf.rewards.pair_metrics import PairMetrics
+
+_AT_A_TIME = 64  # batches of responses, among which those of similar length go together
 
 
 def evaluate(
@@ -110,12 +113,15 @@ def evaluate_pairs(model: RewardModel, data: PreferenceDataModule) -> tuple[dict
     if not data.val_rows:
         raise DataError("has no validation pairs to measure on", "option data", "Give val_sources, or a val_fraction.")
     metrics = PairMetrics(data.source_names, data.val_rows)
+    progress, done = Progress("evaluate", "pair", len(data.val_rows)), 0
     for batch in data.val_dataloader():
         features = model.sequence_features(batch.chosen.joined(batch.rejected))
         scores = model.network.score(features).cpu()
         chosen, rejected = scores.chunk(2)
         good, bad = features.cpu().chunk(2)
         metrics.update(chosen, rejected, batch, (good, bad))
+        done += len(batch)
+        progress.tell(done, last=done == len(data.val_rows))
     counts = asdict(data.counts["validation"])
     return {"figures": metrics.figures(), "tables": metrics.tables(), "counts": counts}, metrics.separation.features()
 
@@ -137,7 +143,12 @@ def benchmark_scores(model: RewardModel, items: list[Item], max_length: int | No
     lengths = model.lengths([prompt for prompt, _ in texts], [response for _, response in texts])
     limit = min(math.inf if each is None else each for each in (max_length, model.positions))
     fitting = [text for text, length in zip(texts, lengths, strict=True) if length <= limit]
-    given = model.score([prompt for prompt, _ in fitting], [response for _, response in fitting])
+    progress = Progress("evaluate", "response", len(fitting))
+    given: list[float] = []
+    for first in range(0, len(fitting), _AT_A_TIME * model.batch_size):
+        part = fitting[first : first + _AT_A_TIME * model.batch_size]
+        given += model.score([prompt for prompt, _ in part], [response for _, response in part])
+        progress.tell(len(given), last=len(given) == len(fitting))
     if not all(map(math.isfinite, given)):
         raise DataError("gives scores that are no numbers", model.name, "Its weights are damaged or have overflowed.")
     scores = dict(zip(fitting, given, strict=True))

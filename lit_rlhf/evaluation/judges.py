@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lit_rlhf.data.endpoint import Endpoint
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.progress import Progress
 from lit_rlhf.data.records import Message
 from lit_rlhf.evaluation.judge_texts import TEMPLATE, Letter, conversation, digest, fill, parse_letter
 
@@ -130,9 +131,11 @@ class LLMJudge(Referee):
         """Ask some at a time. What was answered before an error or an interruption is kept, in whatever order."""
         with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
             futures = [pool.submit(self._ask_one, key, question, kept) for key, question in questions.items()]
+            progress = Progress(self.name, "question", len(futures))
             try:
-                for future in as_completed(futures):
+                for number, future in enumerate(as_completed(futures), 1):
                     future.result()
+                    progress.tell(number, last=number == len(futures))
             finally:
                 for future in futures:
                     future.cancel()

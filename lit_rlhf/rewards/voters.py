@@ -27,6 +27,7 @@ from lit_rlhf.data.processes import end_with_parent
 from lit_rlhf.data.store import Key, Store
 from lit_rlhf.data.strength import strength_row
 from lit_rlhf.networks.backbone import fingerprint, load_model, replace_directory
+from lit_rlhf.networks.progress import progress_bar
 from lit_rlhf.networks.together import listed_from_all, processes
 from lit_rlhf.rewards.scalar_module import ScalarRewardModule
 
@@ -164,6 +165,9 @@ def _train(voter: ScalarRewardModule, data: PreferenceDataModule, judged: list[R
     options: dict[str, Any] = {"accelerator": "auto", "gradient_clip_val": 1.0, **voting.trainer}
     for name, value in options.items():  # new objects for each voter: a Trainer leaves its mark on them
         options[name] = instantiate_class((), value) if _names_class(value) else deepcopy(value)
+    shown = options.get("enable_progress_bar") is not False
+    given = options.pop("callbacks", None) or []
+    options["callbacks"] = [*(given if isinstance(given, list) else [given]), *([progress_bar()] if shown else [])]
     trainer = Trainer(
         max_epochs=voting.epochs,
         logger=False,

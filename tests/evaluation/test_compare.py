@@ -362,3 +362,16 @@ def test_options_that_make_no_sense_are_refused_before_anything_is_loaded(tmp_pa
     with pytest.raises(DataError, match=message):
         compare(**(given | options))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_log_shows_how_far_it_is(policies, tmp_path, no_pictures, caplog):
+    caplog.set_level("INFO")
+    result = judged(policies, tmp_path)
+    prompts = 11 + 6 + 5
+    said = [line.getMessage() for line in caplog.records if line.getMessage().startswith("compare, ")]
+    assert [line.split(", proxy_reward")[0] for line in said] == [
+        f"compare, {name}: response {prompts * SAMPLES}/{prompts * SAMPLES} (100%)" for name in policies
+    ]
+    rewards = [result["sft"]["proxy_reward"], *(split["sft"]["proxy_reward"] for split in result["splits"].values())]
+    mean = sum(value * size for value, size in zip(rewards, (11, 6, 5), strict=True)) / prompts
+    assert f"proxy_reward {mean:.4g}, " in said[0]

@@ -197,3 +197,21 @@ def test_help_explains_the_formats(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     for words in ("--benchmarks", "rm-bench", "best-of-n", "reward-bench", "below the diagonal"):
         assert words in shown
+
+
+def test_a_log_shows_how_far_it_is(tiny_reward_model, files, tmp_path, no_pictures, caplog):
+    caplog.set_level("INFO")
+    result = evaluate(tiny_reward_model, str(tmp_path), pairs(), files[:1], device="cpu")
+    said = [line.getMessage().rsplit(",", 1)[0] for line in caplog.records if "(100%)" in line.getMessage()]
+    count = result["pairs"]["counts"]["kept"]
+    assert said[0] == f"evaluate: pair {count}/{count} (100%)"
+    assert said[1].startswith("evaluate: response ")
+
+
+def test_scores_do_not_depend_on_how_many_are_asked_for_at_a_time(tiny_reward_model, monkeypatch):
+    words = ("tea", "rain", "snow")
+    items = [Item((Message("user", f"Say {word}."),), (word, f"{word}, yes."), (1, 0)) for word in words]
+    model = RewardModel.load(tiny_reward_model, batch_size=1)
+    whole = benchmark_scores(model, items)
+    monkeypatch.setattr("lit_rlhf.evaluation.evaluate._AT_A_TIME", 2)
+    assert benchmark_scores(model, items) == [pytest.approx(scores, abs=1e-6) for scores in whole]

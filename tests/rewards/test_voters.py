@@ -74,6 +74,14 @@ def test_an_interrupted_run_goes_on_with_the_next_voter_and_gives_the_same_table
     assert table_rows(table) == table_rows(voted[0])
 
 
+def test_a_log_shows_how_far_each_voter_is(tiny_model, tmp_path, caplog):
+    caplog.set_level("INFO")
+    vote(voter(tiny_model), pairs(), tmp_path, voting(trainer={"accelerator": "cpu"}))
+    said = [line.getMessage() for line in caplog.records if line.getMessage().startswith("fit: step")]
+    assert len(said) == 2
+    assert all("(100%), loss" in line for line in said)
+
+
 def test_more_voters_keep_those_that_are_there(tiny_model, tmp_path, monkeypatch):
     vote(voter(tiny_model), pairs(), tmp_path, voting(voters=1))
     trained = []
