@@ -2,7 +2,6 @@
 
 import importlib.metadata
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +79,11 @@ def read_header(source: str) -> Header:
     if magic != b"GGUF":
         hint = "Other models need no conversion: give their Hugging Face directory as it is."
         raise DataError("is no GGUF file: it does not begin with the letters GGUF", str(path), hint)
-    if find_spec("gguf") is None:
-        raise DataError("is read with the package gguf", str(path), 'Install it: pip install "lit-rlhf[gguf]".')
-    from gguf import GGUFReader
-
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        hint = 'Install it: pip install "lit-rlhf[gguf]".'
+        raise DataError(f"is read with the package gguf ({error})", str(path), hint) from None
     try:
         reader: Any = GGUFReader(path)
         facts = {name: _value(each) for name, each in reader.fields.items()}

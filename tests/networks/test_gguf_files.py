@@ -1,12 +1,12 @@
 import importlib.metadata
 import random
 import shutil
+import sys
 from pathlib import PurePosixPath
 
 import pytest
 
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.networks import gguf_files
 from lit_rlhf.networks.gguf import convert
 from lit_rlhf.networks.gguf_files import find, read_header
 from tests.networks.gguf_samples import random_model, write_gguf
@@ -79,8 +79,8 @@ def test_the_package_is_found_and_never_imported(written, monkeypatch):
 
 
 def test_the_reader_that_is_missing_is_told_with_the_command_that_installs_it(written, monkeypatch):
-    monkeypatch.setattr(gguf_files, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r'package gguf\n  Install it: pip install "lit-rlhf\[gguf\]"\.'):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(DataError, match=r'package gguf \(.*\)\n  Install it: pip install "lit-rlhf\[gguf\]"\.'):
         read_header(str(written))
 
 
