@@ -51,7 +51,8 @@ class SFTModule(FineTunedModule):
         if self.network is None:
             with self.building():
                 self.network = PolicyNetwork(self.path).train()  # loading leaves dropout off
-            check_embeddings(self.network.model, self.trainer.datamodule.renderer, self.path)  # type: ignore[attr-defined]
+            if self._trainer is not None:
+                check_embeddings(self.network.model, self.trainer.datamodule.renderer, self.path)  # type: ignore[attr-defined]
             self.name_base(self.network.model)
             self.add_adapters(self.network.model)
             if self.lora is not None:
