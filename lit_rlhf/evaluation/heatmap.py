@@ -25,7 +25,7 @@ NO_TEXT = "∎"
 CUT_OFF = "… cut off at the limit"
 """Stands behind a response that did not come to its end."""
 
-_LEGEND = f"· blank   ⏎ line break   {NO_TEXT} no text of its own   framed: a special token"
+_LEGEND = f"· blank   ⏎ line break   {NO_TEXT} no text of its own   framed: special"
 
 
 @dataclass
@@ -124,7 +124,7 @@ i{font-style:normal}
 em{color:#555;font-size:.85rem;user-select:none}
 .scale{display:flex;justify-content:space-between;height:14px;border:1px solid #0003;border-radius:3px;background:BAR}
 .ends{display:flex;justify-content:space-between;font-size:.85rem;line-height:1.5;font-variant-numeric:tabular-nums}
-small{color:#555;line-height:1.5;display:block}
+small{color:#555;line-height:1.5;display:block;white-space:pre-wrap}
 """
 
 
@@ -249,7 +249,7 @@ def _chunks(row: TokenRow) -> list[tuple[int, int, str, float, bool]]:
     """
     found: list[tuple[int, int, str, float, bool]] = []
     line = column = 0
-    shown_at_end = [(f" {CUT_OFF}", math.nan, False)] if row.truncated else []
+    shown_at_end = [(CUT_OFF, math.nan, False)] if row.truncated else []
     for token, value, special in [*zip(row.tokens, row.values, row.special, strict=True), *shown_at_end]:
         for part in re.findall(rf"\n|[^\n]{{1,{_COLUMNS}}}", token) or [NO_TEXT]:
             shown = "⏎" if part == "\n" else "".join(each if each.isprintable() else "▯" for each in part)
