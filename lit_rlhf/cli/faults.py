@@ -16,10 +16,6 @@ INTERRUPTED, TERMINATED, UNTRACKED = 130, 128 + signal.SIGTERM, 3
 
 _ROOM = "Nothing that was finished is lost. Make room; the run then goes on from its last checkpoint."
 _RIGHTS = "Nothing that was finished is lost. Give a folder that can be written to, such as --trainer.default_root_dir."
-_TRAINER = (
-    "Do they fit this machine? The files in configs/trainer/ hold some that fit a CPU, one GPU, and several: "
-    "-c configs/trainer/cpu.yaml"
-)
 _FOLDER = "A folder is needed where a file stands. Name another one, such as --trainer.default_root_dir."
 _HINTS = {
     errno.ENOSPC: _ROOM,
@@ -62,11 +58,15 @@ def told(error: BaseException) -> str | None:
     if isinstance(error, DataError):
         return str(error)
     if isinstance(error, ValueError) and "Does not validate against any of the Union" in str(error):
-        from lit_rlhf.cli.parser import explained
+        from lit_rlhf.cli.messages import explained
 
         return explained(str(error))
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's, about the Trainer's options
-        return str(DataError(str(error), "options of the Trainer", _TRAINER))
+    if isinstance(error, ImportError) or type(error).__name__ == "MisconfigurationException":
+        from lit_rlhf.cli.messages import missing_package
+
+        package = missing_package(str(error))
+        if package:
+            return package
     for each in _causes(error):
         number = _number(each)
         if number in _HINTS:
@@ -80,6 +80,11 @@ def told(error: BaseException) -> str | None:
             "--ckpt_path FOLDER/checkpoints/last.ckpt goes on."
         )
         return str(DataError(f"another process of this run has ended or does not answer: {reason}", hint=hint))
+    if "lightning" in sys.modules:
+        from lit_rlhf.cli.options import of_the_trainer
+
+        wrong = of_the_trainer(error)
+        return str(wrong) if wrong else None
     return None
 
 

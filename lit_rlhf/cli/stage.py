@@ -17,6 +17,7 @@ from lit_rlhf.cli.callbacks import Export, History, SaveConfig
 from lit_rlhf.cli.checkpoints import Checkpoint, RandomState, check_checkpoint, check_strategy, model_options
 from lit_rlhf.cli.generations import Generations
 from lit_rlhf.cli.lineage import job_type
+from lit_rlhf.cli.options import check_manual, without_checkpoints
 from lit_rlhf.cli.panel import Panel
 from lit_rlhf.cli.parser import PlainLightningParser, keep_paths, know_classes
 from lit_rlhf.cli.shards import check_bytes
@@ -64,7 +65,7 @@ class StageCLI(LightningCLI):
         given = config.get("callbacks") or []
         if config.get("enable_progress_bar") is not False and not any(isinstance(each, ProgressBar) for each in given):
             callbacks = [*callbacks, progress_bar()]
-        return super()._instantiate_trainer(config, callbacks)
+        return super()._instantiate_trainer(config, without_checkpoints(config, callbacks))
 
     def before_instantiate_classes(self) -> None:
         """Settle which fast ways are taken, for this process and those that it starts."""
@@ -76,13 +77,15 @@ class StageCLI(LightningCLI):
         command = self.config.get("subcommand")
         path = (self.config[command] if command else self.config).get("ckpt_path")
         self._check_strategy(writes=command == "fit")
+        if command == "fit":
+            check_manual(self.trainer, self.model)
         if path is not None and path not in ("best", "hpc"):
             check_strategy(path, self.trainer.strategy, resumes=command == "fit")
-            if self.trainer.world_size == 1:
+            ours = [each for each in self.trainer.checkpoint_callbacks if isinstance(each, Checkpoint)]
+            if self.trainer.world_size == 1 or not ours:
                 check_bytes(path)
             else:  # they look at it when they have met
-                ours = next(each for each in self.trainer.checkpoint_callbacks if isinstance(each, Checkpoint))
-                ours.goes_on_from = path
+                ours[0].goes_on_from = path
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.settle(str(self.trainer.default_root_dir), job_type(type(self.model).__name__))
