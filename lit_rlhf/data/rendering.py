@@ -51,6 +51,7 @@ class Renderer:
     token begins the text. All of it is written into the tokenizer, and so travels with an exported model.
 
     Attributes:
+        brings_template: Whether the tokenizer has a chat template of its own.
         end_ids: Ids at which generation stops; the first is the one by which the template ends an answer.
 
     Raises:
@@ -72,6 +73,7 @@ class Renderer:
         if tokenizer.eos_token_id is None:
             hint = "Give one: `eos_token` in the model's tokenizer_config.json."
             raise DataError("has no end-of-sequence token, so no response can end", "tokenizer", hint)
+        self.brings_template = tokenizer.chat_template is not None
         tokenizer.chat_template = templates.choose(tokenizer, template)
         self.tokenizer, self.thinking = tokenizer, thinking
         self._declared = [int(tokenizer.eos_token_id), *ends]
@@ -120,6 +122,12 @@ class Renderer:
         """An id to fill padding with. It never matters which: rows are read by length, never by id."""
         pad = self.tokenizer.pad_token_id
         return self.eos_id if pad is None else pad
+
+    @property
+    def server_options(self) -> dict[str, bool]:
+        """What a server that renders messages itself must tell its template, to write prompts as they are here."""
+        at_once = self._turn is not None and self._turn.answers_at_once and not self.thinking
+        return {"enable_thinking": False} if at_once and "enable_thinking" in self.tokenizer.chat_template else {}
 
     def is_special(self, token: int) -> bool:
         """Whether a token is special, or was added to the vocabulary."""

@@ -108,7 +108,8 @@ class ServedSampler(Sampler):
             if ids != renderer.prompt_ids(record.prompt):
                 hint = "Raise data.max_length, or send ids."
                 raise DataError("the prompt was cut, and a chat has no place for half of one", record.location, hint)
-        return [{"messages": [asdict(message) for message in record.prompt]} for record in batch.records]
+        options = {"chat_template_kwargs": renderer.server_options} if renderer.server_options else {}
+        return [{"messages": [asdict(message) for message in record.prompt], **options} for record in batch.records]
 
     def _question(self, prompt: dict[str, Any], sampling: Sampling) -> dict[str, Any]:
         question = {

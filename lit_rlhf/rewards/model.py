@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_rlhf.data import fields
@@ -217,6 +218,11 @@ def _renderer(network: RewardNetwork, tokenizer: str) -> Renderer:
     config = network.model.config
     ours = hasattr(config, "calibration")
     renderer = Renderer.load(tokenizer, exact=not ours)
+    if not renderer.brings_template:
+        rank_zero_warn(
+            f"{tokenizer}: brings no chat template, so conversations are written as a transcript (Human: … "
+            "Assistant: …). If its card says otherwise, put that into chat_template.jinja in its folder."
+        )
     if ours and not hasattr(config, READ_AT):
         renderer.end_by_eos()
     return renderer

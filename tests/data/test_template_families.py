@@ -177,3 +177,17 @@ def test_templates_that_another_package_carries(path):
         for answer in ANSWERS:
             asked, (ids,) = renderer.encoded(prompt, [answer])
             assert asked + ids == whole(renderer, prompt, answer), f"{answer!r} {path.stem}"
+
+
+def test_a_server_that_renders_itself_is_told_to_answer_at_once():
+    family = FAMILIES["Qwen 3"]
+    switch = "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    tokenizer = family.tokenizer()
+    tokenizer.chat_template = family.template.removesuffix("{% endif %}") + switch + "{% endif %}"
+    assert Renderer(tokenizer).server_options == {"enable_thinking": False}
+    assert Renderer(tokenizer, thinking=True).server_options == {}
+    told = tokenizer.apply_chat_template(
+        as_dicts(CHAT), tokenize=False, add_generation_prompt=True, **Renderer(tokenizer).server_options
+    )
+    assert told == Renderer(tokenizer).prompt_text(CHAT)
+    assert Renderer(FAMILIES["Llama 3"].tokenizer()).server_options == {}

@@ -189,3 +189,11 @@ def test_special_tokens_that_a_tokenizer_adds_by_itself_come_once(tmp_path):
     classify = transformers.pipeline("text-classification", model=str(tmp_path / "model"))
     texts = [write(classify.tokenizer, as_dicts((*CHAT, Message("assistant", answer))), False) for answer in ANSWERS]
     assert [found["score"] for found in classify(texts)] == pytest.approx(scores, abs=1e-5)
+
+
+def test_a_model_without_a_chat_template_is_read_as_a_transcript_and_says_so(tmp_path):
+    folder = write_foreign("Zephyr", tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.warns(UserWarning, match="brings no chat template"):
+        model = RewardModel.load(folder)
+    assert model.renderer.prompt_text(QUESTION).endswith("Human: How are you?\n\nAssistant:")
