@@ -192,8 +192,7 @@ class PPOModule(NetworkModule):
         assert self.networks is not None
         with gathered(self.reward), failing_together(self.device):
             own = self.reward(completions)[: completions.counted]
-        rewards = from_all(own)
-        sequences, temperature = sequences_of_all(completions), self.sampling.temperature
+        rewards, sequences, temperature = from_all(own), sequences_of_all(completions), self.sampling.temperature
         found: dict[str, list[Tensor | None]] = {"logprobs": [], "reference_logprobs": [], "values": []}
         mine = [part for parts in self._minibatches(torch.arange(len(sequences), device=self.device)) for part in parts]
         for part in mine:
@@ -288,10 +287,9 @@ class PPOModule(NetworkModule):
         logprobs = self.networks.logprobs(sequences, temperature)
         difference = logprobs - self.networks.reference_logprobs(sequences, temperature)
         kl = from_all(difference.masked_fill(~sequences.response_mask, 0.0).sum(1)[: completions.counted]).mean()
-        # Unseen prompts have no stored data.
-        metrics = {"kl": kl, **measured(completions, self.reward.proxy, self.judge)}
-        logged = {f"val/{name}": value for name, value in metrics.items()}
-        self.log_dict(logged, batch_size=self.total(batch.counted), sync_dist=True)  # they are the same everywhere
+        found = {"kl": kl, **measured(completions, self.reward.proxy, self.judge)}  # no baselines of unseen prompts
+        counted = self.total(batch.counted)  # the same figures everywhere
+        self.log_dict({f"val/{name}": value for name, value in found.items()}, batch_size=counted, sync_dist=True)
 
     test_step = validation_step
 
