@@ -156,6 +156,14 @@ def test_without_a_tokenizer_the_server_writes_the_conversation(serve, tiny_rewa
         assert scores[row] == pytest.approx(server.score(server.tokens(question)[0], False), abs=1e-5)
 
 
+def test_messages_give_the_scores_of_the_model_itself_where_the_template_ends_a_turn(
+    serve, tiny_reward_model, complete, records, renderer
+):
+    completions = complete(records)
+    reward = VLLMReward(Endpoint(VLLM(serve, tiny_reward_model).url, retries=0)).load(renderer, "policy")
+    assert reward.scores(completions).tolist() == pytest.approx(own(tiny_reward_model, completions), abs=1e-5)
+
+
 def test_the_entries_are_ordered_by_their_index(remote, server, completions):
     expected = remote().scores(completions).tolist()
     server.change = lambda entries: entries[::-1]
