@@ -129,6 +129,8 @@ def check_folder(path: str) -> None:
     if os.path.isdir(path):
         if not any(name.startswith(_OF_A_MODEL) for name in os.listdir(path)):
             hint = "Give a Hugging Face directory."
+            if any(name.endswith(".gguf") for name in os.listdir(path)):
+                hint = "lit-rlhf model FILE FOLDER makes a Hugging Face directory of its GGUF file."
             raise DataError("this folder holds no model: there is no config.json in it", path, hint)
         return
     if os.path.isfile(path):

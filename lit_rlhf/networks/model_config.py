@@ -84,8 +84,8 @@ def _check_kind(config: PreTrainedConfig, kind: Kind, path: str) -> None:
         raise DataError(f"an encoder–decoder ({name}), which cannot be a policy", path, hint)
     if kind != "scalar" and scores_by_name(config):
         hint = "Give the language model that it was trained from, or another one."
-        raise DataError(f"a reward model ({name}), without a head for words", path, hint)
-    if kind == "causal" and name.endswith("ForMaskedLM"):
+        raise DataError(f"a reward model or classifier ({name}), without a head for words", path, hint)
+    if kind != "scalar" and name.endswith(("ForMaskedLM", "ForPreTraining")):
         raise DataError(f"an encoder ({name}), which cannot write", path, "Give a decoder such as Llama.")
     wanted: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if kind == "scalar" else MODEL_FOR_CAUSAL_LM_MAPPING
     if kind == "rewriter" and config.is_encoder_decoder:

@@ -90,7 +90,8 @@ def _files_of(path: str, name: str) -> list[str]:
 
 
 def _find(path: str, name: str) -> str | None:
-    return cached_file(path, name, _raise_exceptions_for_missing_entries=False)
+    options = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
+    return cached_file(path, name, **options)
 
 
 def _no_pointer(path: str, file: str) -> str:
@@ -131,7 +132,7 @@ def _other_format(path: str) -> str:
     """What to do about a folder whose weights are in another format."""
     names = os.listdir(path) if os.path.isdir(path) else []
     if any(name.endswith(".gguf") for name in names):
-        return "It holds a GGUF file: make a Hugging Face directory of it first."
+        return "It holds a GGUF file: lit-rlhf model FILE FOLDER makes a Hugging Face directory of it."
     if any(name.endswith((".h5", ".msgpack")) for name in names):
         return "It holds weights of TensorFlow or Flax: write them with PyTorch first."
     if any(name.endswith((".ckpt", ".pt", ".pth")) for name in names):

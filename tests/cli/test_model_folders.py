@@ -60,7 +60,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_is_refused(
 
 @pytest.mark.parametrize("stage", POLICIES)
 def test_a_reward_model_is_no_policy(stage, tiny_reward_model, lit, tmp_path):
-    with pytest.raises(DataError, match=r"a reward model \(Llama\w+\), without a head for words"):
+    with pytest.raises(DataError, match=r"a reward model or classifier \(Llama\w+\), without a head for words"):
         lit(STAGES[stage][0], tmp_path, options(stage, tiny_reward_model, tiny_reward_model, str(tmp_path)))
 
 

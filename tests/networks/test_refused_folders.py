@@ -108,9 +108,9 @@ def test_several_files_with_weights_load(tiny_reward_model, tmp_path):
 
 def test_a_reward_model_cannot_be_a_policy(tiny_reward_model, tmp_path):
     for kind in ("causal", "rewriter"):
-        with pytest.raises(DataError, match=r"a reward model \(Llama\w+\), without a head for words"):
+        with pytest.raises(DataError, match=r"a reward model or classifier \(Llama\w+\), without a head for words"):
             load_model(tiny_reward_model, kind)
-    with pytest.raises(DataError, match=r"a reward model \(BertForSequenceClassification\)"):
+    with pytest.raises(DataError, match=r"a reward model or classifier \(BertForSequenceClassification\)"):
         load_model(write("bert", tmp_path / "bert"), "causal")
     body = transformers.AutoModel.from_pretrained(tiny_reward_model)
     config = transformers.LlamaConfig(**{**body.config.to_dict(), "tie_word_embeddings": False})

@@ -148,7 +148,10 @@ def test_a_body_alone_is_no_reward_model_whatever_its_config_says(kinds, in_file
     transformers.AutoModel.from_pretrained(tiny_model).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": kinds}))
-    with weights_in_files(in_files), pytest.raises(DataError, match=r"without a head for scores|lack 1 \(score\.weight\)"):
+    with (
+        weights_in_files(in_files),
+        pytest.raises(DataError, match=r"without a head for scores|lack 1 \(score\.weight\)"),
+    ):
         RewardModel.load(str(tmp_path))
 
 
