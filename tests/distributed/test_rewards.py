@@ -48,8 +48,11 @@ def fit(folder: Path, settings: dict, strategy: str | dict | None = None, device
 
 CASES = {
     "sft": ("SFTModule", {}),
+    "sft_lora": ("SFTModule", {"lora": LORA}),
+    "sft_few_at_a_time": ("SFTModule", {"micro_batch_size": 3}),
     "scalar": ("ScalarRewardModule", {}),
     "scalar_lora": ("ScalarRewardModule", {"lora": LORA}),
+    "scalar_few_at_a_time": ("ScalarRewardModule", {"lora": LORA, "micro_batch_size": 3}),
     "simcse": ("ContrastiveRewardModule", {"dropout": 1e-9}),
     "swav": ("ContrastiveRewardModule", {"dropout": 1e-9, "objective": "swav", "contrast": "differences"}),
     "meta": ("MetaRewardModule", {"inner_lr": 0.01, "inner_step": "relative"}),
@@ -87,8 +90,9 @@ def weights(folder: Path) -> dict:
 
 RUNS = [
     *(("ddp", case) for case in ("sft", "scalar", "simcse", "meta", "seq2seq")),
-    *(("fsdp", case) for case in ("sft", "scalar_lora", "swav", "meta", "seq2seq")),
-    *(("fsdp2", case) for case in ("sft", "scalar_lora", "swav", "meta", "seq2seq")),
+    *(("ddp", case) for case in ("sft_lora", "sft_few_at_a_time", "scalar_few_at_a_time")),
+    *(("fsdp", case) for case in ("sft", "sft_lora", "scalar_lora", "swav", "meta", "seq2seq")),
+    *(("fsdp2", case) for case in ("sft", "sft_lora", "scalar_lora", "swav", "meta", "seq2seq")),
 ]
 
 
@@ -132,3 +136,10 @@ def test_two_processes_train_in_bf16_much_as_one_in_fp32(strategy, pair, alone, 
         [line["train/loss"] for line in alone("scalar")[0] if "train/loss" in line], rel=0.05
     )
     assert {each.dtype for each in weights(tmp_path).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+def test_rows_a_few_at_a_time_are_refused_where_networks_are_split(strategy, pair, tiny_model, samples, tmp_path):
+    given = settings("sft_few_at_a_time", tmp_path, 4, tiny_model, samples)
+    with pytest.raises(Exception, match=r"micro_batch_size.*split over processes"):
+        pair.run(fit, tmp_path, given, strategy)
