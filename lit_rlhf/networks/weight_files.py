@@ -84,8 +84,8 @@ def _files_of(path: str, name: str) -> list[str]:
     files = {part: _find(path, part) for part in parts}
     absent = [part for part, file in files.items() if file is None]
     if absent:
-        count = f"{len(absent)} of {len(parts)} files with weights are"
-        raise DataError(f"{count} missing that its index names, such as {absent[0]}", path, _AGAIN)
+        count, names = f"{len(absent)} of {len(parts)}", absent[0]
+        raise DataError(f"{count} files with weights are missing that its index names, such as {names}", path, _AGAIN)
     return [file for file in files.values() if file is not None]
 
 
