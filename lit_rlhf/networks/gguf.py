@@ -49,8 +49,7 @@ def convert(source: str, directory: Path, dtype: str = "float32", tokenizer: str
         config = _read_config(header)
         taken_over = take_over_positions(config, header)
         words = read_tokenizer(header, tokenizer)
-        longest = getattr(config, "max_position_embeddings", None)
-        words.model_max_length = min(words.model_max_length, longest or words.model_max_length)
+        _agree(config, words)
         loaded = _read_weights(header, config, DTYPES[dtype])
         _check_nothing_is_lost(header, loaded, taken_over)
         _check_sizes(header, loaded, words)
@@ -115,6 +114,15 @@ def _read_config(header: Header) -> Any:
         if hasattr(config, name):
             delattr(config, name)
     return config
+
+
+def _agree(config: Any, tokenizer: Any) -> None:
+    """Let the config name the tokenizer's tokens, not those of its class, and the tokenizer the config's length."""
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if not isinstance(getattr(config, name, None), list):  # a list says more
+            setattr(config, name, getattr(tokenizer, name))
+    longest = getattr(config, "max_position_embeddings", None)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, longest or tokenizer.model_max_length)
 
 
 def _read_weights(header: Header, config: Any, dtype: torch.dtype) -> PreTrainedModel:

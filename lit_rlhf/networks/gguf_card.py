@@ -33,13 +33,13 @@ def gguf_card(header: Header, name: str, model: Any, dtype: str, tokenizer: str 
     packed = [f"{count / kinds.total():.1%} {kind}" for kind, count in kinds.most_common()]
     parameters = sum(each.numel() for each in model.parameters())
     notes = "".join(f"\n- Note: {note}." for note in header.notes)
-    where = f"the package {package.distribution} {version(package.distribution)}" if package else "a file"
+    where = f" of the package {package.distribution} {version(package.distribution)}" if package else ""
     return f"""---
 {listed}---
 
 # {name}
 
-{title}, as it stands in `{header.path.name}` of {where}.
+{title}, as it stands in `{header.path.name}`{where}.
 Nothing was trained.
 
 ## What was done

@@ -21,7 +21,6 @@ _WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixt
 
 _OTHER_ENDS = ("eot_token_id", "eom_token_id")
 _OWN = "Give the tokenizer of the model's makers: --tokenizer FOLDER."
-_PASSING = ("local_files_only", "is_local", "gguf_file", "name_or_path")
 
 
 def read_tokenizer(header: Header, own: str | None = None) -> Any:
@@ -45,16 +44,26 @@ def read_tokenizer(header: Header, own: str | None = None) -> Any:
     except Exception as error:  # whatever a description that is not understood leads to
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"its tokenizer cannot be read: {reason}", str(header.path), _OWN) from None
-    for name in _PASSING:
-        tokenizer.init_kwargs.pop(name, None)
     if header.facts["tokenizer.ggml.model"] == "gpt2":
         _split_as_trained(tokenizer, header)
+    tokenizer = _plain(tokenizer)
     if tokenizer.chat_template is None:
         header.notes.append(
             "it has no chat template, so it may be a model that was not trained to chat: prompts are written as the "
             "option data.template says, by default `dialogue`"
         )
     return tokenizer
+
+
+def _plain(tokenizer: Any) -> Any:
+    """The same of the general class: those of GPT-2 and others split text their own way whenever they are loaded."""
+    from transformers import PreTrainedTokenizerFast
+
+    names = ("bos_token", "eos_token", "unk_token", "pad_token", "chat_template", "add_bos_token", "add_eos_token")
+    options: dict[str, Any] = {name: getattr(tokenizer, name, None) for name in names}
+    options["clean_up_tokenization_spaces"] = False
+    given = {name: value for name, value in options.items() if value is not None}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **given)
 
 
 def _split_as_trained(tokenizer: Any, header: Header) -> None:
@@ -99,7 +108,7 @@ def check_saved(directory: Path, tokenizer: Any) -> None:
     """
     from transformers import AutoTokenizer
 
-    text = "It's 2024:\n\n1. Hello  world!\n12 naïve cafés\t<b>日本語</b>"
+    text = "It's 2024:\n\n1. Hello  world!\n12 naïve cafés\t<b>日本語</b>" + "".join(tokenizer.all_special_tokens)
     again = AutoTokenizer.from_pretrained(str(directory))
     if again(text)["input_ids"] != tokenizer(text)["input_ids"] or again.chat_template != tokenizer.chat_template:
         raise DataError("the tokenizer reads otherwise once it has been written", str(directory), _OWN)

@@ -24,8 +24,12 @@ _CONFIGS: dict[str, Any] = {
     "llama": transformers.LlamaConfig,
     "qwen2": transformers.Qwen2Config,
     "qwen3": transformers.Qwen3Config,
+    "gemma2": transformers.Gemma2Config,
     "gemma3": transformers.Gemma3TextConfig,
+    "phi3": transformers.Phi3Config,
+    "starcoder2": transformers.Starcoder2Config,
 }
+_WITHOUT = {"phi3": ("head_dim",), "starcoder2": ("head_dim", "rms_norm_eps")}
 ARCHITECTURES = tuple(_CONFIGS)
 
 
@@ -58,7 +62,9 @@ def _of_gemma() -> dict[str, Any]:
 
 def random_model(architecture: str = "llama", **options: Any) -> Any:
     """A language model whose every weight is random."""
-    config = _CONFIGS[architecture](**{**_SHAPE, "vocab_size": len(vocabulary()), **options})
+    shape = {name: size for name, size in _SHAPE.items() if name not in _WITHOUT.get(architecture, ())}
+    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = _CONFIGS[architecture](**{**shape, **ends, "vocab_size": len(vocabulary()), **options})
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(config).eval()
@@ -95,9 +101,10 @@ def write_gguf(
         "feed_forward_length": config.intermediate_size,
         "attention.head_count": config.num_attention_heads,
         "attention.head_count_kv": config.num_key_value_heads,
-        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "attention.key_length": config.head_dim if architecture in ("qwen3", "gemma3") else None,
-        "attention.sliding_window": config.sliding_window if architecture == "gemma3" else None,
+        "attention.layer_norm_rms_epsilon": getattr(config, "rms_norm_eps", None),
+        "attention.layer_norm_epsilon": getattr(config, "norm_epsilon", None),
+        "attention.key_length": config.head_dim if architecture in ("qwen3", "gemma2", "gemma3") else None,
+        "attention.sliding_window": config.sliding_window if architecture.startswith("gemma") else None,
         "rope.dimension_count": getattr(config, "head_dim", None) if architecture == "llama" else None,
         "vocab_size": config.vocab_size,
     }
@@ -114,7 +121,7 @@ def write_gguf(
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.chat_template": TEMPLATE,
     }
-    keys |= _of_gemma() if architecture == "gemma3" else {}
+    keys |= _of_gemma() if architecture.startswith("gemma") else {}
     keys |= {name.replace("__", "."): value for name, value in facts.items()}
     for name, value in keys.items():
         _add(writer, name, value)
@@ -146,7 +153,9 @@ def _tensors(model: Any, architecture: str, kind: str) -> dict[str, tuple[np.nda
             parameter.data = torch.from_numpy(gguf.dequantize(packed, form).copy())
             values = gguf.quantize(_ordered(name, parameter.detach().numpy(), model.config, architecture), form)
         else:
-            values = parameter.detach().numpy() + (1 if architecture == "gemma3" else 0)  # its norms are stored so
+            values = parameter.detach().numpy() + (
+                1 if architecture.startswith("gemma") else 0
+            )  # whose norms are stored so
         found[f"{names.get_name(stem)}.{ending}"] = (values, form if parameter.dim() > 1 else None)
     return found
 
