@@ -14,6 +14,7 @@ PAGES = [
     ROOT / "CHANGELOG.md",
     *sorted(DOCS.rglob("*.md")),
     ROOT / "lit_rlhf" / "world" / "README.md",
+    ROOT / "lit_rlhf" / "world" / "checked" / "README.md",
 ]
 
 _FENCE = re.compile(r"(?m)^(?:<!-- ([\w-]+)(?: ([^\n]*?))? -->\n)?```(\w*)\n(.*?)^```", re.DOTALL)
