@@ -1,6 +1,8 @@
 """Prompts that are too long, cut so that the template's frame and the system turn stay."""
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.rendering import Renderer
@@ -35,10 +37,18 @@ def cut_prompt(prompt: Prompt, renderer: Renderer, room: int, responses: Sequenc
 def _cut_message(prompt: Prompt, renderer: Renderer, room: int, responses: Sequence[str]) -> list[int] | None:
     """Ids of a prompt whose last message has lost just so many tokens at its beginning that it fits."""
     content, first = prompt[-1].content, 0
-    starts = renderer.token_starts(content)
+    starts = token_starts(content, renderer.tokenizer)
     ids = renderer.encoded(prompt, responses)[0]
     while len(ids) > room and first < len(starts):
         first += len(ids) - room
         rest = content[starts[first] :] if first < len(starts) else ""
         ids = renderer.encoded((*prompt[:-1], Message("user", rest)), responses)[0]
     return ids if len(ids) <= room and first < len(starts) else None
+
+
+def token_starts(text: str, tokenizer: Any) -> list[int]:
+    """Where each token of a text that no template surrounds begins, counted in characters."""
+    if tokenizer.is_fast:
+        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return [start for start, _ in offsets]
+    return [match.start() for match in re.finditer(r"\S+", text)]  # it tells no places: words

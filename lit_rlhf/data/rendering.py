@@ -7,8 +7,8 @@ them different scores. So there is one function for each, and nobody else calls 
 import hashlib
 import json
 import re
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 
 from lit_rlhf.data import templates
 from lit_rlhf.data.adapter_folders import tokenizer_folder
+from lit_rlhf.data.answers import Answers, encode
 from lit_rlhf.data.batches import Sequences, stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.marks import Marks
@@ -76,13 +77,12 @@ class Renderer:
         self.brings_template = tokenizer.chat_template is not None
         tokenizer.chat_template = templates.choose(tokenizer, template)
         self.tokenizer, self.thinking = tokenizer, thinking
-        self._declared = [int(tokenizer.eos_token_id), *ends]
-        self._read_template()
-        if self._end is None and not exact:
+        self._answers = self._read_template()
+        if self._answers.end is None and not exact:
             tokenizer.chat_template = templates.ended(tokenizer.chat_template)
-            self._read_template()
-        named = [token for token in self.closing_ids if token in self._special]
-        self.end_ids: tuple[int, ...] = tuple(dict.fromkeys([*named, *self._declared]))
+            self._answers = self._read_template()
+        named = [token for token in self.closing_ids if self.is_special(token)]
+        self.end_ids: tuple[int, ...] = tuple(dict.fromkeys([*named, int(tokenizer.eos_token_id), *ends]))
 
     @classmethod
     def load(cls, path: str, template: str | None = None, thinking: bool = False, exact: bool = False) -> "Renderer":
@@ -90,27 +90,23 @@ class Renderer:
         path = tokenizer_folder(path)
         return cls(open_tokenizer(path), template, _declared_ends(path), thinking, exact)
 
-    def _read_template(self) -> None:
+    def _read_template(self) -> Answers:
         """Find out what the template writes around an answer, and how that is tokenised."""
-        turn = None
         with suppress(DataError):
-            turn = Turn.of(self._written)
-        self._turn = turn
-        self.closing_ids: list[int] = []
-        if turn is not None:
-            self._anchor = turn.anchor(self._boundaries)
-            self._anchor_ids = self._encode([self._anchor])[0] if self._anchor else []
-            body, whole = self._encode([f"{self._anchor}{turn.blank}a{end}" for end in ("", turn.closing)])
-            self.closing_ids = whole[len(body) :] if whole[: len(body)] == body else self._encode([turn.closing])[0]
-        places = [place for place, token in enumerate(self.closing_ids) if token in self._special]
-        self._end = places[0] if places else None
+            return Answers(self.tokenizer, Turn.of(self._written))
+        return Answers(self.tokenizer, None)
 
     def end_by_eos(self) -> None:
         """End responses by the end-of-sequence token alone, as models of earlier versions were trained to read them."""
-        self.closing_ids, self._end = [int(self.tokenizer.eos_token_id)], 0
         self.end_ids = (int(self.tokenizer.eos_token_id),)
+        self._answers.end_by(self.end_ids[0])
 
     # ------------------------------------------------------------------ facts
+
+    @property
+    def closing_ids(self) -> list[int]:
+        """What the template writes after an answer; the first special token of it ends the answer."""
+        return self._answers.closing_ids
 
     @property
     def eos_id(self) -> int:
@@ -126,12 +122,13 @@ class Renderer:
     @property
     def server_options(self) -> dict[str, bool]:
         """What a server that renders messages itself must tell its template, to write prompts as they are here."""
-        at_once = self._turn is not None and self._turn.answers_at_once and not self.thinking
+        turn = self._answers.turn
+        at_once = turn is not None and turn.answers_at_once and not self.thinking
         return {"enable_thinking": False} if at_once and "enable_thinking" in self.tokenizer.chat_template else {}
 
     def is_special(self, token: int) -> bool:
         """Whether a token is special, or was added to the vocabulary."""
-        return token in self._special
+        return token in self._answers.special
 
     def warning(self, texts: Iterable[list[int]]) -> str:
         """What to tell where more than a hundredth of the tokens are unknown to the tokenizer; else nothing."""
@@ -172,14 +169,15 @@ class Renderer:
     def prompt_text(self, prompt: Prompt) -> str:
         """The conversation as the template writes it, up to the assistant's next words."""
         messages = templates.as_dicts(self._fitted(prompt))
-        if self._turn is None or (self.thinking and self._turn.answers_at_once):
+        turn = self._answers.turn
+        if turn is None or (self.thinking and turn.answers_at_once):
             return self._written(messages, True)
         text = self._written([*messages, {"role": "assistant", "content": PROBE}], False)
         place = text.rfind(PROBE)
-        if place < 0 or text[place + len(PROBE) :] != self._turn.closing:
-            message = f"the chat template ends this conversation by {text[place:]!r}, others by {self._turn.closing!r}"
+        if place < 0 or text[place + len(PROBE) :] != turn.closing:
+            message = f"the chat template ends this conversation by {text[place:]!r}, others by {turn.closing!r}"
             raise DataError(message, "chat template", "Mend it, or name another one: data.template.")
-        return text[:place].removesuffix(self._turn.blank)
+        return text[:place].removesuffix(turn.blank)
 
     def prompts_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of rendered conversations, up to the assistant's next words.
@@ -210,18 +208,12 @@ class Renderer:
                 any token ends all the same.
             as_sampled: Stop at the token that ends the answer, as generation does.
         """
-        turn = self._turn
-        bodies = list(texts) if turn is None else [turn.blank + turn.stripped(text) for text in texts]
-        rows = self._behind_anchor(bodies)
-        spelled = [row for row, body in enumerate(bodies) if rows[row] is None or self._marks.pattern.search(body)]
-        encoded = self._encode([bodies[row] for row in spelled], split_special_tokens=True)
-        for row, ids in zip(spelled, encoded, strict=True):
-            rows[row] = self._marks.spelled_out(ids)
+        rows = self._answers.ids(texts, self._marks)
         closing = self.closing_ids or [self.eos_id]
-        if as_sampled and self._end is not None:
-            closing = closing[: self._end + 1]
+        if as_sampled and self._answers.end is not None:
+            closing = closing[: self._answers.end + 1]
         cut_off = truncated or [False] * len(rows)
-        return [ids if ids and cut else [*(ids or []), *closing] for ids, cut in zip(rows, cut_off, strict=True)]
+        return [ids if ids and cut else [*ids, *closing] for ids, cut in zip(rows, cut_off, strict=True)]
 
     def response_ids(self, text: str) -> list[int]:
         """Token ids of one finished response."""
@@ -241,7 +233,7 @@ class Renderer:
 
     def reasons(self, responses: Iterable[str]) -> bool:
         """Whether the template would take one of the responses apart into reasoning and answer."""
-        if self._turn is None or not self._turn.parses:
+        if self._answers.turn is None or not self._answers.turn.parses:
             return False
         return self.thinking or any("<think>" in text or "</think>" in text for text in responses)
 
@@ -260,13 +252,6 @@ class Renderer:
         """Token ids of a text that no template surrounds."""
         return self._encode([text])[0]
 
-    def token_starts(self, text: str) -> list[int]:
-        """Where each token of a text that no template surrounds begins, counted in characters."""
-        if self.tokenizer.is_fast:
-            offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-            return [start for start, _ in offsets]
-        return [match.start() for match in re.finditer(r"\S+", text)]  # it tells no places: words
-
     def closed(self, sequences: Sequences, truncated: torch.Tensor) -> Sequences:
         """Sampled rows as the template would end them, which is how reward models read them.
 
@@ -276,7 +261,7 @@ class Renderer:
             sequences: Prompts with sampled responses ``(N, S)``.
             truncated: Responses that did not end ``(N,)``; they are left as they are.
         """
-        end = self.closing_ids[self._end or 0 :] or [self.eos_id]
+        end = self.closing_ids[self._answers.end or 0 :] or [self.eos_id]
         last = sequences.ids.gather(1, sequences.length[:, None] - 1).squeeze(1)
         if len(end) == 1 and bool(((last == end[0]) | truncated).all()):
             return sequences
@@ -291,40 +276,14 @@ class Renderer:
 
     def response_text(self, ids: list[int]) -> str:
         """The text of response ids up to their end, without special tokens."""
-        stop = next((place for place, token in enumerate(ids) if token in self.end_ids), None)
-        context, blank = self._decoding
-        text = self._decode([*context, *ids[:stop]]).removeprefix(self._decode(context)).removeprefix(blank)
-        return text if stop is None else text.removesuffix(self._written_before_end)
+        return self._answers.text(ids, self.end_ids)
 
     def answer_text(self, text: str) -> str:
         """A response that another program decoded, as `response_text` gives it.
 
         Others leave what the template writes before a response, and the blank that SentencePiece puts there.
         """
-        blank = self._turn.blank if self._turn is not None else ""
-        if not blank and self._decode(self._encode([" a"])[0]) == "a":
-            blank = " "
-        return text.removeprefix(blank)
-
-    @contextmanager
-    def adding_nothing(self) -> Generator[None]:
-        """For a while, the tokenizer adds no special tokens to a text by itself: the template writes all there are.
-
-        Saved so, a reward model's tokenizer gives others the same ids whether or not they ask for special tokens.
-        """
-        from tokenizers.processors import TemplateProcessing
-
-        backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is None:  # one in plain Python
-            yield
-            return
-        former = backend.post_processor
-        backend.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
-        try:
-            yield
-        finally:
-            if former is not None:
-                backend.post_processor = former
+        return self._answers.text_of_others(text)
 
     # ------------------------------------------------------------------ inside
 
@@ -342,21 +301,6 @@ class Renderer:
             return PROBE not in self._written(turns, True)
         except DataError:
             return True
-
-    def _behind_anchor(self, bodies: Sequence[str]) -> list[list[int] | None]:
-        """Ids of texts as they stand after the opening of an answer; None where they join with it."""
-        if self._turn is None:
-            return [None] * len(bodies)
-        rows = self._behind(self._anchor, bodies)
-        joined = [row for row, ids in enumerate(rows) if ids is None]
-        if joined and self._anchor:  # what begins with a line break after one that the template writes, say
-            for row, ids in zip(joined, self._behind("a", [bodies[row] for row in joined]), strict=True):
-                rows[row] = ids
-        return rows
-
-    def _behind(self, anchor: str, bodies: Sequence[str]) -> list[list[int] | None]:
-        before, *rows = self._encode([anchor, *(anchor + body for body in bodies)])
-        return [ids[len(before) :] if ids[: len(before)] == before else None for ids in rows]
 
     def _as_a_whole(
         self, prompt: Prompt, responses: Sequence[str], truncated: Sequence[bool]
@@ -377,21 +321,8 @@ class Renderer:
         said = self._marks.are_in(conversation)
         return self._marks.prompt_ids(conversation, render) if said else self.plain_ids(render(conversation))
 
-    def _encode(self, texts: list[str], **options: bool) -> list[list[int]]:
-        return self.tokenizer(texts, add_special_tokens=False, **options)["input_ids"] if texts else []
-
-    def _decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
-
-    @cached_property
-    def _special(self) -> frozenset[int]:
-        """Special tokens, and those that were added to the vocabulary."""
-        return frozenset([*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder])
-
-    @cached_property
-    def _boundaries(self) -> re.Pattern[str]:
-        texts = [str(token) for token in self.tokenizer.convert_ids_to_tokens(sorted(self._special))]
-        return re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)))
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        return encode(self.tokenizer, texts)
 
     @cached_property
     def _marks(self) -> Marks:
@@ -403,25 +334,6 @@ class Renderer:
         for conversation in (turns, turns[1:], turns[1:2]):
             with suppress(DataError):
                 yield self._written(conversation, False)
-
-    @cached_property
-    def _decoding(self) -> tuple[list[int], str]:
-        """Ids that a response is decoded behind, and what decoding leaves of the blank before it.
-
-        Tokenizers of the SentencePiece family drop a blank that nothing stands before.
-        """
-        if self._turn is None:
-            return [], ""
-        context = self._anchor_ids if self._decode(self._anchor_ids) else []
-        (ids,) = self._behind_anchor([f"{self._turn.blank}a"])
-        text = self._decode([*context, *(ids or [])]).removeprefix(self._decode(context))
-        return context, text[:-1] if text.endswith("a") else ""
-
-    @cached_property
-    def _written_before_end(self) -> str:
-        """Plain text that the template writes between an answer and its end."""
-        a = self._encode(["a"])[0]
-        return self._decode(a + self.closing_ids[: self._end]).removeprefix(self._decode(a)) if self._end else ""
 
 
 def _declared_ends(path: str) -> list[int]:

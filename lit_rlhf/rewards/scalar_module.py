@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_rlhf.data.answers import adding_nothing
 from lit_rlhf.data.batches import PairBatch
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import bradley_terry_loss
@@ -159,5 +160,5 @@ class ScalarRewardModule(AdaptedModule):
         The adapters lie in its folder ``adapters`` as well: a policy on the same weights can share them.
         """
         assert self.network is not None
-        with renderer.adding_nothing():
+        with adding_nothing(renderer.tokenizer):
             return export(merged(self.network.model), renderer, directory, also=self.save_adapters)

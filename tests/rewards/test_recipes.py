@@ -5,6 +5,7 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from lit_rlhf.data.answers import adding_nothing
 from lit_rlhf.data.batches import Completions, stack_sequences
 from lit_rlhf.data.records import Message, Record
 from lit_rlhf.data.rendering import Renderer
@@ -182,7 +183,7 @@ def test_special_tokens_that_a_tokenizer_adds_by_itself_come_once(tmp_path):
     )
     ensure_pad_token(network.model, renderer)
     network.model.config.update({READ_AT: "template end", "problem_type": "regression", "calibration": {"std": 1.0}})
-    with renderer.adding_nothing():
+    with adding_nothing(renderer.tokenizer):
         export(network.model, renderer, tmp_path / "model")
     assert renderer.tokenizer("fine")["input_ids"][0] == begin[1], "its own tokenizer goes on as before"
     scores = RewardModel.load(tmp_path / "model").score([as_dicts(CHAT)] * len(ANSWERS), ANSWERS)
