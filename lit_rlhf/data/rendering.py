@@ -6,7 +6,6 @@ them different scores. So there is one function for each, and nobody else calls 
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
