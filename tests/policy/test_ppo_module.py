@@ -1,10 +1,10 @@
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lit_rlhf.cli.throughput import without_throughput
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
@@ -15,7 +15,7 @@ from lit_rlhf.world import GOLD_WEIGHTS
 
 
 def lines(folder: Path, kind: str = "train") -> list[dict]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = without_throughput((folder / "metrics.jsonl").read_text())
     return [row for row in rows if f"{kind}/kl" in row]
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lit_rlhf.cli.throughput import without_throughput
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.policy.actor_critic import ActorCritic
@@ -21,7 +22,7 @@ SETTINGS = {"minibatch_size": 4, "epochs": 2}
 
 
 def lines(folder: Path, kind: str = "train") -> list[dict]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = without_throughput((folder / "metrics.jsonl").read_text())
     return [row for row in rows if f"{kind}/kl" in row]
 
 
