@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
-from lit_rlhf.cli.checkpoints import Checkpoint, remove_checkpoint
+from lit_rlhf.cli.checkpoints import Checkpoint, put_back, remove_checkpoint
 from lit_rlhf.data.errors import DataError
 
 Mode = Literal["min", "max"]
@@ -57,6 +57,7 @@ class Best(Callback):
         if writer is None:
             return
         path = Path(str(writer.dirpath)) / "best.ckpt"
+        put_back(path)
         if self.step and path.exists():
             self.path = str(path)
             return
