@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
@@ -22,6 +24,7 @@ from lit_rlhf.networks.gguf_tokenizers import check_saved, end_ids, read_tokeniz
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_OLDEST = Version("5.20")
 _INSTEAD = "Take the model's Hugging Face directory instead of a GGUF file."
 _DAMAGED = "The file may be damaged: download or copy it again."
 
@@ -45,6 +48,10 @@ def convert(source: str, directory: Path, dtype: str = "float32", tokenizer: str
         DataError: If there is no such file, or it cannot be converted without loss.
     """
     header = read_header(source)
+    if Version(transformers.__version__) < _OLDEST:
+        hint = 'Install a newer one: pip install "transformers>=5.20,<5.40".'
+        message = f"transformers {transformers.__version__} reads the tokenizers of GGUF files wrongly"
+        raise DataError(message, str(header.path), hint)
     with _quiet():
         config = _read_config(header)
         taken_over = take_over_positions(config, header)
@@ -53,7 +60,7 @@ def convert(source: str, directory: Path, dtype: str = "float32", tokenizer: str
         loaded = _read_weights(header, config, DTYPES[dtype])
         _check_nothing_is_lost(header, loaded, taken_over)
         _check_sizes(header, loaded, words)
-        model = _plain(loaded, config, DTYPES[dtype])
+        model = _plain(loaded, config, header, DTYPES[dtype])
         model.generation_config = GenerationConfig(**_ends(header, words))
         partial = directory.with_name(f".{directory.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -133,6 +140,9 @@ def _read_weights(header: Header, config: Any, dtype: torch.dtype) -> PreTrained
         raise
     except Exception as error:
         raise _not_read(header, error) from None
+    if told["mismatched_keys"]:
+        listed = _listed({str(each) for each in told["mismatched_keys"]})
+        raise DataError(f"its weights have other shapes than it says: {listed}", str(header.path), _DAMAGED)
     missing = sorted(told["missing_keys"])
     if missing:
         listed = _listed(missing)
@@ -236,13 +246,17 @@ def _check_saved(directory: Path, model: PreTrainedModel, dtype: torch.dtype) ->
 # ---------------------------------------------------------------------- writing
 
 
-def _plain(loaded: PreTrainedModel, config: Any, dtype: torch.dtype) -> PreTrainedModel:
+def _plain(loaded: PreTrainedModel, config: Any, header: Header, dtype: torch.dtype) -> PreTrainedModel:
     """The model without its history of quantisation, with which transformers would refuse to write it."""
     config.dtype = dtype
     with torch.device("meta"):
         model: Any = type(loaded)(config)
     state: dict[str, Tensor] = loaded.state_dict()
-    model.load_state_dict(state, strict=True, assign=True)
+    try:
+        model.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:  # which transformers before 5.23 leaves to us
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise DataError(f"its weights have other shapes than it says: {reason}", str(header.path), _DAMAGED) from None
     model.tie_weights()
     return model.eval()
 

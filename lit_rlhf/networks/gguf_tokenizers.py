@@ -19,6 +19,12 @@ _AS_GPT2 = ("gpt-2", "gpt2", "mpt", "olmo", "jais", "phi-2", "trillion", "granit
 _WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "tekken", "lfm2")
 """Those that take a word of the vocabulary as it is, even where no merges lead to it."""
 
+_MARKS = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "unk_token": "unknown_token_id",
+    "pad_token": "padding_token_id",
+}
 _OTHER_ENDS = ("eot_token_id", "eom_token_id")
 _OWN = "Give the tokenizer of the model's makers: --tokenizer FOLDER."
 
@@ -46,7 +52,7 @@ def read_tokenizer(header: Header, own: str | None = None) -> Any:
         raise DataError(f"its tokenizer cannot be read: {reason}", str(header.path), _OWN) from None
     if header.facts["tokenizer.ggml.model"] == "gpt2":
         _split_as_trained(tokenizer, header)
-    tokenizer = _plain(tokenizer)
+    tokenizer = _plain(tokenizer, header)
     if tokenizer.chat_template is None:
         header.notes.append(
             "it has no chat template, so it may be a model that was not trained to chat: prompts are written as the "
@@ -55,13 +61,16 @@ def read_tokenizer(header: Header, own: str | None = None) -> Any:
     return tokenizer
 
 
-def _plain(tokenizer: Any) -> Any:
+def _plain(tokenizer: Any, header: Header) -> Any:
     """The same of the general class: those of GPT-2 and others split text their own way whenever they are loaded."""
     from transformers import PreTrainedTokenizerFast
 
-    names = ("bos_token", "eos_token", "unk_token", "pad_token", "chat_template", "add_bos_token", "add_eos_token")
-    options: dict[str, Any] = {name: getattr(tokenizer, name, None) for name in names}
-    options["clean_up_tokenization_spaces"] = False
+    options: dict[str, Any] = {"chat_template": tokenizer.chat_template, "clean_up_tokenization_spaces": False}
+    for name, key in _MARKS.items():
+        place = header.facts.get(f"tokenizer.ggml.{key}")
+        options[name] = None if place is None else tokenizer.convert_ids_to_tokens(place)
+    for name in ("add_bos_token", "add_eos_token"):
+        options[name] = getattr(tokenizer, name, None)
     given = {name: value for name, value in options.items() if value is not None}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **given)
 

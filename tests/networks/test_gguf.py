@@ -83,7 +83,14 @@ def test_a_matrix_without_sensible_numbers_is_refused(tmp_path, value, said):
 
 def test_other_shapes_than_the_file_says_are_refused(tmp_path):
     path = write_gguf(tmp_path / "model.gguf", random_model(), llama__feed_forward_length=64)
-    with pytest.raises(DataError, match="transformers cannot read it"):
+    with pytest.raises(DataError, match=r"(cannot read it|other shapes than it says): .*(size|mismatch)"):
+        convert(str(path), tmp_path / "model")
+
+
+def test_a_version_of_transformers_that_reads_them_wrongly_is_refused(tmp_path, monkeypatch):
+    path = write_gguf(tmp_path / "model.gguf", random_model())
+    monkeypatch.setattr("transformers.__version__", "5.19.0")
+    with pytest.raises(DataError, match=r"transformers 5\.19\.0 reads .* wrongly\n  .*transformers>=5\.20,<5\.40"):
         convert(str(path), tmp_path / "model")
 
 
