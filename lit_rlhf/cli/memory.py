@@ -162,6 +162,8 @@ def _configured(files: list[str]) -> dict[str, Any]:
     if found["stage"] in ("ppo", "baselines"):
         found["checkpointing"] = None
     found["batch_size"] = found["batch_size"] or data.get("batch_size")
+    if init.get("micro_batch_size") is not None:  # the memory of a step is that of a part of it
+        found["batch_size"] = min(init["micro_batch_size"], found["batch_size"] or init["micro_batch_size"])
     return {name: value for name, value in found.items() if value is not None}
 
 

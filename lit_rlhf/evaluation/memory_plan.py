@@ -18,7 +18,7 @@ Stage = Literal["sft", "reward", "seq2seq", "ppo", "baselines"]
 Precision = Literal["32-true", "bf16-mixed", "bf16-true"]
 GIB = 2**30
 SUGGESTED_RANK = 16
-TRAINS_ADAPTERS = ("reward", "seq2seq", "ppo")
+TRAINS_ADAPTERS = ("sft", "reward", "seq2seq", "ppo")
 COMPUTES_AGAIN = ("sft", "reward", "seq2seq")  # policy optimisation trains in evaluation mode, where layers do not
 
 

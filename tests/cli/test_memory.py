@@ -57,6 +57,13 @@ def test_the_configs_of_a_stage_say_what_the_options_leave_open(tmp_path, tiny_m
     assert (found["work"]["gpus"], found["work"]["batch_size"], found["work"]["response"]) == (2, 1, 99)
 
 
+def test_rows_a_few_at_a_time_are_planned_as_so_many_rows(tmp_path):
+    overlay = {"model": {"init_args": {"lora": {"r": 4}, "micro_batch_size": 3}}, "data": {"batch_size": 24}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(overlay))
+    found = _configured([str(ROOT / "configs/policy/sft.yaml"), str(tmp_path / "mine.yaml")])
+    assert (found["stage"], found["lora"], found["batch_size"]) == ("sft", 4, 3)
+
+
 def test_layers_are_planned_to_be_computed_again_where_a_stage_does_so(tmp_path, tiny_model):
     again = {"class_path": "lit_rlhf.networks.checkpointing.LayerCheckpointing"}
     (tmp_path / "again.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [again]}}))

@@ -56,7 +56,7 @@ def test_four_networks_hold_ten_times_the_weights_of_one_and_a_trunk_little_more
 def test_what_saves_memory_saves_memory(stage):
     work = Work(stage, gpus=8, batch_size=8)
     plain = peak(EIGHT, work).total
-    assert len(alternatives(work)) == {"sft": 3, "ppo": 3, "baselines": 1}.get(stage, 7)
+    assert len(alternatives(work)) == {"ppo": 3, "baselines": 1}.get(stage, 7)
     for other in alternatives(work):
         assert peak(EIGHT, other).total < plain
 
@@ -88,7 +88,7 @@ def test_adapters_are_planned_where_a_module_has_them():
         ({"batch_size": 0}, "batch_size"),
         ({"gpus": -1}, "gpus"),
         ({"lora": 0}, "lora"),
-        ({"stage": "sft", "lora": 8}, "lora"),
+        ({"stage": "baselines", "lora": 8}, "lora"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(options, named):
