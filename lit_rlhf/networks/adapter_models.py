@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from lit_rlhf.data.adapter_folders import CONFIG, adapter_config, base_of
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.adapter_files import BASE
+from lit_rlhf.networks.loading import as_many_numbers
 from lit_rlhf.networks.model_config import Kind
 from lit_rlhf.networks.slices import weights_in_files
 
@@ -100,6 +101,8 @@ def _added(model: PreTrainedModel, path: str, base: str, kind: Kind, content: di
             weights = _weights(path)
             config = PeftConfig.from_pretrained(path)
             separated = _make_room(model, weights)
+            if kind == "scalar":
+                as_many_numbers(model, weights)
             own = config.task_type in MODEL_TYPE_TO_PEFT_MODEL_MAPPING and not (
                 kind == "scalar" and config.task_type == "CAUSAL_LM"
             )

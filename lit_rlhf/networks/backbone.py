@@ -27,7 +27,7 @@ from lit_rlhf.data.store import naming
 from lit_rlhf.networks.adapter_models import load_adapted
 from lit_rlhf.networks.fast import at_once
 from lit_rlhf.networks.loading import check_complete, read_weights, set_labels, settle_head
-from lit_rlhf.networks.model_config import Kind, read_config
+from lit_rlhf.networks.model_config import Kind, check_plain, read_config
 from lit_rlhf.networks.sharding import assembled, whole
 from lit_rlhf.networks.slices import stored_of, values_of, without_weights
 from lit_rlhf.networks.together import rank
@@ -63,6 +63,7 @@ def load_model(path: str, kind: Kind, dtype: torch.dtype = torch.float32) -> Pre
     try:
         config = read_config(path, kind)
         stored = stored_weights(path)
+        check_plain(stored, path)
         has_head = set_labels(config, stored) if kind == "scalar" else False
         maker: Any = AutoModelForSequenceClassification if kind == "scalar" else AutoModelForCausalLM
         if kind == "rewriter" and config.is_encoder_decoder:
@@ -214,7 +215,7 @@ def ensure_pad_token(model: PreTrainedModel, renderer: Renderer) -> None:
     the end-of-sequence token, it would score the token before.
     """
     tokenizer: Any = renderer.tokenizer
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == renderer.eos_id:
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in (renderer.eos_id, *renderer.closing_ids):
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # type: ignore[attr-defined]
             left = {name: stored_of(each) for name, each in model.named_parameters()}

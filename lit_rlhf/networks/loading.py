@@ -3,7 +3,7 @@
 # A layer may have no bias, whatever torch's types say.
 # pyright: reportUnnecessaryComparison=false
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -84,6 +84,23 @@ def settle_head(model: PreTrainedModel, names: Names) -> None:
                 parameter.copy_(stored.read())
     if names.bias is not None:
         head.bias = nn.Parameter(names.bias.read().reshape(head.out_features))
+
+
+def as_many_numbers(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Give a new head as many numbers as one that is going to take its place.
+
+    Args:
+        model: A scalar model with a head of one number.
+        shapes: Of the weights that are going to be put into it, by names that end as the model's own.
+    """
+    for name, head in list(model.named_modules()):
+        shape = next((each for key, each in shapes.items() if key.endswith(f".{name}.weight")), None)
+        new = f"{name}.weight" in model.fresh  # type: ignore[operator]
+        if new and isinstance(head, nn.Linear) and head.out_features == 1 and shape is not None and shape[0] > 1:
+            parent, _, child = name.rpartition(".")
+            wider = nn.Linear(head.in_features, shape[0], head.bias is not None, dtype=head.weight.dtype)
+            setattr(model.get_submodule(parent), child, wider)
+            model.config.num_labels = shape[0]
 
 
 def check_complete(model: PreTrainedModel, new_head: bool, names: Names, path: str) -> None:

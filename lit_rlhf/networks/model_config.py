@@ -1,5 +1,6 @@
 """What a model's config says before anything is loaded: what cannot be used is refused in one line."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import transformers
@@ -12,6 +13,14 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from lit_rlhf.data.errors import DataError
+
+_MARKS = {
+    "gptq": {"g_idx"},
+    "GPTQ or AWQ": {"qweight", "qzeros"},
+    "bitsandbytes": {"SCB", "absmax", "quant_map", "nested_absmax"},
+    "FP8": {"weight_scale", "weight_scale_inv", "input_scale"},
+}
+"""Ends of names that only quantised weights have beside them."""
 
 Kind = Literal["causal", "scalar", "rewriter"]
 _QUANTISED = {
@@ -63,13 +72,27 @@ def _check_type(given: dict[str, Any], path: str) -> None:
     raise DataError(f"transformers {transformers.__version__} knows no architecture {kind!r}", path, hint)
 
 
+def check_plain(names: Iterable[str], path: str) -> None:
+    """Refuse weights that are quantised though no config says so, as older programs wrote them.
+
+    Raises:
+        DataError: Names the way, as far as the weights' names tell it.
+    """
+    ends = {name.rpartition(".")[2] for name in names}
+    for way, marks in _MARKS.items():
+        if ends & marks:
+            raise _quantised(way, path)
+
+
 def _check_quantised(given: dict[str, Any], path: str) -> None:
     quantised = given.get("quantization_config")
-    if not quantised:
-        return
-    way = str(quantised.get("quant_method") or "bitsandbytes")
+    if quantised:
+        raise _quantised(str(quantised.get("quant_method") or "bitsandbytes"), path)
+
+
+def _quantised(way: str, path: str) -> DataError:
     hint = f"Name the model that it was made from. {_QUANTISED.get(way, '')}".strip()
-    raise DataError(f"its weights are quantised ({way}), and plain ones are needed", path, hint)
+    return DataError(f"its weights are quantised ({way}), and plain ones are needed", path, hint)
 
 
 def _check_kind(config: PreTrainedConfig, kind: Kind, path: str) -> None:

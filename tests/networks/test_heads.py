@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
 from lit_rlhf.data.batches import Sequences, stack_sequences
@@ -127,3 +128,17 @@ def test_config_and_weights_may_disagree_about_the_number_of_labels(tiny_reward_
     assert transformers.AutoConfig.from_pretrained(path).num_labels == 2
     expected = RewardNetwork(tiny_reward_model).head.weight
     assert torch.equal(RewardNetwork(path).head.weight, expected)
+
+
+def test_adapters_with_a_head_of_several_numbers_are_asked_for_one(tiny_model, tmp_path):
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=3)
+    theirs = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj"], init_lora_weights=False))
+    theirs.eval().save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="gives 3 numbers"):
+        RewardNetwork(str(tmp_path), option="attributes")
+    batch = rows()[:1]
+    with torch.no_grad():
+        expected = theirs(input_ids=batch.ids[:, : int(batch.length[0])]).logits[0]
+        found = RewardNetwork(str(tmp_path), attributes={"2": 1.0, "0": -0.5}).eval()(batch)
+    torch.testing.assert_close(found[0], expected[2] - 0.5 * expected[0], atol=1e-5, rtol=1e-5)

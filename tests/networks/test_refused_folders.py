@@ -85,6 +85,17 @@ def test_what_cannot_be_loaded_is_refused_in_a_line_that_says_what_helps(tiny_mo
     assert str(caught.value).count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [("g_idx", "gptq"), ("qweight", "GPTQ or AWQ"), ("SCB", "bitsandbytes"), ("weight.absmax", "bitsandbytes")],
+)
+def test_quantised_weights_are_known_without_a_word_in_the_config(tiny_model, tmp_path, name, way):
+    layer = "model.layers.0.self_attn.q_proj"
+    path = folder(tiny_model, tmp_path / "model", lambda w: w | {f"{layer}.{name}": torch.ones(2, 2)})
+    with pytest.raises(DataError, match=rf"quantised \({way}\), and plain ones are needed\n.*made from"):
+        load_model(path, "causal")
+
+
 def test_a_known_architecture_loads_though_code_lies_beside_it(tiny_model, tmp_path):
     auto_map = {"AutoModelForCausalLM": "modeling.Own"}
     load_model(folder(tiny_model, tmp_path / "model", auto_map=auto_map), "causal")
