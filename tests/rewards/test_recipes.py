@@ -92,9 +92,9 @@ def test_a_foreign_encoder_gives_its_own_score(tmp_path):
 # ---------------------------------------------------------------------- models that were trained here
 
 
-def exported(name: str, tmp_path) -> str:
+def exported(name: str, tmp_path, pad: str | None = None) -> str:
     """As the training of a reward model exports it."""
-    network = RewardNetwork(write_foreign(name, tmp_path / "start"))
+    network = RewardNetwork(write_foreign(name, tmp_path / "start", pad))
     renderer = Renderer.load(str(tmp_path / "start"))
     ensure_pad_token(network.model, renderer)
     network.model.config.update({READ_AT: "template end", "problem_type": "regression", "calibration": {"std": 1.0}})
@@ -115,6 +115,17 @@ def test_an_exported_model_scores_the_same_however_it_is_used(name, tmp_path):
     assert padded.tolist() == pytest.approx(scores, abs=1e-5)
     classify = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)
     assert [found["score"] for found in classify(texts)] == pytest.approx(scores, abs=1e-5)
+
+
+@pytest.mark.parametrize(("name", "pad"), [("Phi 3", "<|endoftext|>"), ("Qwen 2.5", "<|im_end|>"), ("Mistral", "</s>")])
+def test_padding_of_a_trained_model_is_no_token_that_a_template_writes_after_an_answer(name, pad, tmp_path):
+    folder = exported(name, tmp_path, pad)
+    model = RewardModel.load(folder)
+    assert model.network.model.config.pad_token_id not in model.renderer.closing_ids
+    (answer,) = model.tokenise(["How are you?"], ["fine"])[1]
+    assert answer == model.renderer.response_ids("fine"), "read at its very end"
+    scores = model.score([as_dicts(CHAT)] * len(ANSWERS), ANSWERS)
+    assert scores == pytest.approx([recipe(folder, CHAT, answer) for answer in ANSWERS], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["Qwen 2.5", "Gemma 2", "Llama 2", "Phi 3", "Qwen 3"])
