@@ -53,6 +53,7 @@ def start_from(model: PreTrainedModel, directory: Path, base: str, path: str) ->
         theirs, ours = (found.base, base) if found.base else (found.config.base_model_name_or_path, path)
         raise DataError(f"its adapters belong to other frozen weights: {theirs}, not {ours}", where, hint)
     if found.special:
+        hint = "Leave reference out: training then starts on top of them."
         raise DataError(f"its adapters have {found.special}, with which no training goes on", where, hint)
     body: Any = model.base_model
     theirs, ours = found.layers(body), layers_of(body)
