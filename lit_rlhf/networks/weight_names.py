@@ -24,6 +24,7 @@ _HEADS = (
     "value_head", "rank_head", "regression_head", "regression_layer", "reward_layer", "reward", "value", "head",
 )  # fmt: skip
 _HEAD = re.compile(rf"^({'|'.join(_HEADS)})(\.summary|\.out_proj|\.\d+)?\.(weight|bias)$")
+_MOST = 1000  # numbers that a head for scores or classes gives; one for words gives more
 _BUFFERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|token_type_ids|(attn|attention)\.(masked_)?bias)$")
 _POOLER = re.compile(r"(^|\.)pooler\.")
 _WORDS = re.compile(
@@ -74,7 +75,7 @@ def head_weights(stored: Mapping[str, Stored]) -> dict[str, Stored]:
     return {
         key: stored[key]
         for key, match in matches.items()
-        if match is not None and match[3] == "weight" and len(stored[key].shape) == 2
+        if match is not None and match[3] == "weight" and len(stored[key].shape) == 2 and stored[key].rows <= _MOST
     }
 
 

@@ -132,6 +132,8 @@ class SharedTrunk(ActorCritic):
             reward: Loaded; the `ScalarReward` objects in it are looked at.
         """
         for number, part in enumerate(each for each in reward.modules() if isinstance(each, ScalarReward)):
+            if part.attributes is not None:  # its own head is no longer the saved one
+                continue
             name = f"reward_{number}"
             head = add_saved(self.policy.model, Path(part.path), self._base, self.path, name)
             if head is not None and part.shares_ids:

@@ -53,7 +53,8 @@ class ScalarReward(SequenceReward):
 
     def critic_scale(self, path: str) -> float:
         """The scale, if the critic starts from this reward's model."""
-        return self.scale if os.path.abspath(path) == os.path.abspath(self.path) else 0.0
+        alike = os.path.abspath(path) == os.path.abspath(self.path) and self.attributes is None
+        return self.scale if alike else 0.0
 
     def scores(self, completions: Completions) -> Tensor:
         """Scaled scores ``(N,)``; asked again about the same completions (as the proxy), it answers from memory."""

@@ -133,6 +133,16 @@ def test_a_reward_model_of_adapters_moves_onto_the_trunk_and_scores_as_before(
     assert any("default" in name for name in trained)
 
 
+def test_a_reward_model_with_attributes_keeps_its_own_head(trunk, adapted_reward, renderer, rows):
+    """The saved head is the one without them."""
+    turned = ScalarReward(adapted_reward, scale=1.0, attributes={"0": -1.0}).load(renderer, "any")
+    trunk.lend(turned)
+    assert not isinstance(turned.model.network, AdapterScores)
+    expected = -loaded(adapted_reward, renderer).model.score_sequences(rows)
+    torch.testing.assert_close(turned.model.score_sequences(rows), expected)
+    assert turned.critic_scale(adapted_reward) == 0
+
+
 def test_adapters_on_other_weights_stay_where_they_are(adapted_reward, write_model, renderer, tiny_model, tmp_path):
     other = PolicyNetwork(tiny_model)
     with torch.no_grad():
