@@ -18,8 +18,8 @@ STUDIES_s10  := reward seq2seq ppo
 STUDIES_over := ppo
 
 # Smaller numbers for a look at the whole in a few minutes: make real SIZE=quick
-REAL_quick := --out runs/real_quick --variables.sampled 108 --variables.prompts 64 --variables.iterations 4 \
-	--variables.batch 16 --variables.val_prompts 54 --variables.unseen_prompts 9 --variables.new_tokens 24
+REAL_quick := --out runs/real_quick --variables.sampled 81 --variables.prompts 48 --variables.iterations 3 \
+	--variables.batch 16 --variables.val_prompts 45 --variables.unseen_prompts 9 --variables.new_tokens 24
 
 .PHONY: help install demo real study report bench reliability test docs lint clean
 
