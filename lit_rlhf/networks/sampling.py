@@ -63,7 +63,7 @@ def sample(
     model: PreTrainedModel,
     prompts: Tensor,
     lengths: Tensor,
-    end_ids: Sequence[int],
+    end_ids: int | Sequence[int],
     sampling: Sampling,
     generator: torch.Generator | None = None,
     k: int = 1,
@@ -75,7 +75,7 @@ def sample(
         model: A causal language model.
         prompts: Token ids ``(B, P)``, padded on the right.
         lengths: Tokens of each prompt ``(B,)``.
-        end_ids: Each of them ends a response, and becomes its last token.
+        end_ids: An id that ends a response, and becomes its last token, or several.
         sampling: How tokens are drawn.
         generator: Source of randomness, on the model's device.
         k: Responses per prompt; they share the prompt's prefill.
@@ -91,12 +91,12 @@ def sample(
     check_length(model, prompts.shape[1] + sampling.max_new_tokens)
     with evaluating(model), for_decoding(model) if FastPaths.current().decoding else nullcontext():
         everyone = _Everyone(counted * k, prompts.device) if counted is not None and processes() > 1 else None
-        ends = torch.tensor(list(end_ids), device=prompts.device)
+        ends = torch.tensor([end_ids] if isinstance(end_ids, int) else list(end_ids), device=prompts.device)
         tokens = _decode(model, prompts, lengths, ends, sampling, generator, k, everyone)  # (N, T), -1 behind the end
     drawn = (tokens >= 0).sum(1)
     truncated = ~torch.isin(tokens.gather(1, drawn[:, None] - 1).squeeze(1), ends)
     start = lengths.repeat_interleave(k)
-    ids = torch.full((len(tokens), prompts.shape[1] + tokens.shape[1]), end_ids[0], device=prompts.device)
+    ids = torch.full((len(tokens), prompts.shape[1] + tokens.shape[1]), int(ends[0]), device=prompts.device)
     ids[:, : prompts.shape[1]] = prompts.repeat_interleave(k, 0)
     steps = torch.arange(tokens.shape[1], device=prompts.device)
     ids.scatter_(1, start[:, None] + steps, tokens.clamp(min=0))
