@@ -40,6 +40,7 @@ class RewardModel(nn.Module):
             raise DataError(f"is {batch_size}", "RewardModel, batch_size", "Give 1 or more.")
         self.network, self.renderer = network.requires_grad_(False).eval(), renderer
         self.batch_size, self.name = batch_size, name
+        self._config = network.model.config  # on a policy's trunk the network has the policy's
 
     @classmethod
     def load(
@@ -74,7 +75,7 @@ class RewardModel(nn.Module):
     @property
     def calibration(self) -> dict[str, Any] | None:
         """``mean``, ``std``, ``n`` and ``data`` of its scores on its validation pairs; None where never measured."""
-        return getattr(self.network.model.config, "calibration", None) or None
+        return getattr(self._config, "calibration", None) or None
 
     @property
     def positions(self) -> int | None:
@@ -128,7 +129,7 @@ class RewardModel(nn.Module):
         is what ends a turn. Models that were trained here have a padding token that no text has.
         """
         stop = len(ids)
-        while not self.network.looks_ahead and stop > 1 and ids[stop - 1] == self.network.model.config.pad_token_id:
+        while not self.network.looks_ahead and stop > 1 and ids[stop - 1] == self._config.pad_token_id:
             stop -= 1
         return ids[:stop]
 
@@ -168,7 +169,7 @@ class RewardModel(nn.Module):
 
     def _ask_rows(self, sequences: Sequences, compute: Callable[[Sequences], Tensor]) -> Tensor:
         last = sequences.ids.gather(1, sequences.length[:, None] - 1)
-        if bool((last == self.network.model.config.pad_token_id).any()):
+        if bool((last == self._config.pad_token_id).any()):
             starts = sequences.prompt_length.tolist()
             prompts = [ids[:start] for ids, start in zip(sequences.ids.tolist(), starts, strict=True)]
             responses = [self._read_part(ids) for ids in sequences.response_lists()]
