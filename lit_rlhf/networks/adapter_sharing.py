@@ -52,9 +52,11 @@ def start_from(model: PreTrainedModel, directory: Path, base: str, path: str) ->
     if not _on(found, base, path):
         theirs, ours = (found.base, base) if found.base else (found.config.base_model_name_or_path, path)
         raise DataError(f"its adapters belong to other frozen weights: {theirs}, not {ours}", where, hint)
-    if found.special:
+    beside = sorted(name for name in found.weights if ".lora_" not in name)
+    special = found.special or (f"{beside[0]} beside them" if beside else None)
+    if special:
         hint = "Leave reference out: training then starts on top of them."
-        raise DataError(f"its adapters have {found.special}, with which no training goes on", where, hint)
+        raise DataError(f"its adapters have {special}, with which no training goes on", where, hint)
     body: Any = model.base_model
     theirs, ours = found.layers(body), layers_of(body)
     if theirs.keys() != ours.keys() or any(not _alike(theirs[name], ours[name]) for name in ours):

@@ -132,11 +132,11 @@ class SharedTrunk(ActorCritic):
             reward: Loaded; the `ScalarReward` objects in it are looked at.
         """
         for number, part in enumerate(each for each in reward.modules() if isinstance(each, ScalarReward)):
-            if part.attributes is not None:  # its own head is no longer the saved one
+            if part.attributes is not None or not part.shares_ids:  # another head than the saved one, or other tokens
                 continue
             name = f"reward_{number}"
             head = add_saved(self.policy.model, Path(part.path), self._base, self.path, name)
-            if head is not None and part.shares_ids:
+            if head is not None:
                 part.model.network = AdapterScores(self.policy, name, head)
 
     def save_adapters(self, folder: Path) -> None:

@@ -176,6 +176,8 @@ def test_training_goes_on_from_adapters_that_peft_wrote(tiny_model, rslora, tmp_
     [
         ({"use_dora": True}, "use_dora"),
         ({"bias": "lora_only"}, "bias: lora_only"),
+        ({"modules_to_save": ["norm"]}, r"norm\.weight beside them"),
+        ({"task_type": "SEQ_CLS"}, r"score\.weight beside them"),
         ({"lora_alpha": 8.0}, "another lora: r 4, alpha 8"),
         ({"r": 2, "lora_alpha": 4.0}, "another lora: r 2"),
         ({"target_modules": ["q_proj"]}, r"on 2 layers \(q_proj\), not r 4, alpha 4 on 4 layers"),
