@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import transformers
+from lightning.pytorch.utilities import rank_zero_info
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
@@ -46,6 +47,10 @@ def read_config(path: str, kind: Kind) -> PreTrainedConfig:
     _check_quantised(given, path)
     config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
     _check_kind(config, kind, path)
+    own = [name for name in config.architectures or [] if not hasattr(transformers, name)]
+    if given.get("auto_map") and own:
+        told = f"warning: {path}: its own code ({own[0]}) is not run; it is read as transformers' {config.model_type}"
+        rank_zero_info(told)
     return config
 
 

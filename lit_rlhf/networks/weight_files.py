@@ -14,6 +14,7 @@ from transformers.utils.hub import cached_file
 from lit_rlhf.data.errors import DataError
 
 _FILES = ("model.safetensors", "pytorch_model.bin")  # transformers looks for them in this order
+_INSIDE = ("state_dict", "model_state_dict", "model", "module")  # where a trainer's own checkpoint has the weights
 _POINTER = b"version https://git-lfs"
 _AGAIN = "Copy or download all of it again."
 
@@ -119,6 +120,8 @@ def _of_pickle(file: str) -> dict[str, Stored]:
     except Exception:  # whatever a damaged file, or one with code in it, leads to
         hint = "Take a copy in the safetensors format."
         raise DataError("is no file of plain weights: it is damaged, or would run code", file, hint) from None
+    while isinstance(content, dict) and (inner := [each for each in _INSIDE if isinstance(content.get(each), dict)]):
+        content = content[inner[0]]
     if not isinstance(content, dict):
         raise DataError(f"holds a {type(content).__name__}, no weights by name", file, "Save model.state_dict().")
     return {key: Stored(file, key, tuple(value.shape), value) for key, value in content.items() if _is_tensor(value)}

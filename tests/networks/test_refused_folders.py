@@ -96,9 +96,14 @@ def test_quantised_weights_are_known_without_a_word_in_the_config(tiny_model, tm
         load_model(path, "causal")
 
 
-def test_a_known_architecture_loads_though_code_lies_beside_it(tiny_model, tmp_path):
+def test_a_known_architecture_loads_though_code_lies_beside_it(tiny_model, tmp_path, caplog):
     auto_map = {"AutoModelForCausalLM": "modeling.Own"}
-    load_model(folder(tiny_model, tmp_path / "model", auto_map=auto_map), "causal")
+    with caplog.at_level("INFO"):
+        load_model(folder(tiny_model, tmp_path / "model", auto_map=auto_map), "causal")
+        assert "code" not in caplog.text
+        path = folder(tiny_model, tmp_path / "own", auto_map=auto_map, architectures=["LlamaForOwn"])
+        load_model(path, "causal")
+    assert f"{path}: its own code (LlamaForOwn) is not run; it is read as transformers' llama" in caplog.text
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -106,6 +111,7 @@ def test_a_known_architecture_loads_though_code_lies_beside_it(tiny_model, tmp_p
 def test_weights_in_pytorchs_own_format_load(tiny_reward_model, tmp_path, old, prefix):
     path = Path(folder(tiny_reward_model, tmp_path / "model", renamed(prefix)))
     weights = load_file(path / "model.safetensors")
+    weights = {"state_dict": weights, "epoch": 1} if prefix else weights  # a trainer's own checkpoint
     torch.save(weights, path / "pytorch_model.bin", _use_new_zipfile_serialization=not old)
     (path / "model.safetensors").unlink()
     torch.testing.assert_close(scores(str(path)), scores(tiny_reward_model))
