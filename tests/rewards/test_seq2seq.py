@@ -102,7 +102,7 @@ def test_corrections_are_the_likeliest_tokens_until_the_end(base):
     network, renderer = rewriter(base)
     row = pairs(base).train_rows[0]
     asked = stack_sequences([row.prompt], [row.rejected], renderer.pad_id)
-    (found,) = network.correct(asked, renderer.eos_id, 6)
+    (found,) = network.correct(asked, [renderer.eos_id], 6)
     greedy = []
     while len(greedy) < 6 and renderer.eos_id not in greedy:
         greedy.append(step_by_step(network, row.prompt, row.rejected, [*greedy, 0])[-1][0])
