@@ -178,6 +178,6 @@ class BaselineModule(NetworkModule):
             datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             batches = -(-len(datamodule.train_rows) // datamodule.val_batch_size)
             rows = self.store.finish(min(batches, int(self.trainer.num_predict_batches[0]) * self.trainer.world_size))
-            speed = f", {sampled / (time.perf_counter() - self._begun):.3g} responses/s" if sampled else ""
+            speed = f", {sampled / (time.perf_counter() - self._begun):,.1f} responses/s" if sampled else ""
             rank_zero_info(f"baselines: {rows:,} prompts x {self.k} responses in {self.store.directory}{speed}")
         self.trainer.strategy.barrier()

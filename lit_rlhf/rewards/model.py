@@ -169,7 +169,8 @@ class RewardModel(nn.Module):
 
     def _ask_rows(self, sequences: Sequences, compute: Callable[[Sequences], Tensor]) -> Tensor:
         last = sequences.ids.gather(1, sequences.length[:, None] - 1)
-        if bool((last == self._config.pad_token_id).any()):
+        padding = self._config.pad_token_id
+        if padding is not None and bool((last == padding).any()):
             starts = sequences.prompt_length.tolist()
             prompts = [ids[:start] for ids, start in zip(sequences.ids.tolist(), starts, strict=True)]
             responses = [self._read_part(ids) for ids in sequences.response_lists()]

@@ -37,7 +37,7 @@ def kept(folder) -> dict:
 
 
 def test_the_best_of_all_validations_is_kept_beside_the_last(lit, given, tmp_path, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="lightning.pytorch.utilities.rank_zero")
     lit("fit", tmp_path, given)
     assert sorted(file.name for file in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert kept(tmp_path)["global_step"] == 2
@@ -85,7 +85,7 @@ def test_the_best_of_a_run_in_another_folder_is_not_taken_for_this_ones(lit, giv
         patch.setattr(SFTModule, "on_train_batch_start", stop_at(3))
         with pytest.raises(RuntimeError, match="went down"):
             lit("fit", tmp_path / "one", given, "--checkpoint.every_n_train_steps", "1")
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="lightning.pytorch.utilities.rank_zero")
     lit("fit", tmp_path / "two", given, "--ckpt_path", str(tmp_path / "one" / "checkpoints" / "last.ckpt"))
     assert kept(tmp_path / "two")["global_step"] == 4
     assert "the best checkpoint so far (step 2) is not in" in caplog.text
@@ -148,7 +148,7 @@ def test_early_stopping_goes_on_working(lit, given, tmp_path):
 
 @pytest.mark.parametrize(("which", "step"), [("last", 5), ("best", 2)])
 def test_what_is_exported_is_said_and_is_that(lit, given, tmp_path, caplog, which, step):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="lightning.pytorch.utilities.rank_zero")
     words = () if which == "last" else ("--export.which", "best")
     lit("fit", tmp_path, given | {"export": {"directory": str(tmp_path / "model")}}, *words)
     told = {"last": "the last step, 5", "best": "the best by val/loss (1), step 2 of 5"}
@@ -162,7 +162,7 @@ def test_what_is_exported_is_said_and_is_that(lit, given, tmp_path, caplog, whic
 
 
 def test_the_users_own_best_is_exported(lit, given, tmp_path, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="lightning.pytorch.utilities.rank_zero")
     own = {"monitor": "val/loss", "dirpath": str(tmp_path / "own"), "filename": "mine"}
     given["trainer"]["callbacks"] = [OWN | {"init_args": own}]
     lit("fit", tmp_path, given | {"export": {"directory": str(tmp_path / "model"), "which": "best"}})

@@ -27,7 +27,7 @@ def work(clock, progress: Progress, units: int, seconds: float, start: int = 0) 
 
 @pytest.fixture(autouse=True)
 def listening(caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="lightning.pytorch.utilities.rank_zero")
 
 
 def test_a_line_says_how_far_it_is_and_how_long_it_will_take(clock, caplog):

@@ -365,7 +365,7 @@ def test_options_that_make_no_sense_are_refused_before_anything_is_loaded(tmp_pa
 
 
 def test_a_log_shows_how_far_it_is(policies, tmp_path, no_pictures, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="lightning.pytorch.utilities.rank_zero")
     result = judged(policies, tmp_path)
     prompts = 11 + 6 + 5
     said = [line.getMessage() for line in caplog.records if line.getMessage().startswith("compare, ")]

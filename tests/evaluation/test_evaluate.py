@@ -200,7 +200,7 @@ def test_help_explains_the_formats(capsys):
 
 
 def test_a_log_shows_how_far_it_is(tiny_reward_model, files, tmp_path, no_pictures, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="lightning.pytorch.utilities.rank_zero")
     result = evaluate(tiny_reward_model, str(tmp_path), pairs(), files[:1], device="cpu")
     said = [line.getMessage().rsplit(",", 1)[0] for line in caplog.records if "(100%)" in line.getMessage()]
     count = result["pairs"]["counts"]["kept"]

@@ -45,14 +45,14 @@ def ran(command: str, folder, given: dict, capfd, caplog) -> str:
 
 def test_a_log_file_shows_what_matters(tiny_model, given, tmp_path, capfd, caplog, recwarn, monkeypatch):
     monkeypatch.setattr(lines, "SECONDS_BETWEEN_LINES", 0.0)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="lightning.pytorch.utilities.rank_zero")
     model = {"policy": tiny_model, "sampling": {"max_new_tokens": 4}, "reward": {"class_path": "GoldReward"}}
     baseline = {"class_path": "BaselineModule", "init_args": {**model, "store": str(tmp_path / "store")}}
     shown = ran("predict", tmp_path, given | {"model": baseline}, capfd, caplog)
     assert [line.split(",")[0] for line in shown.splitlines() if line.startswith("predict: ")] == [
         f"predict: batch {number}/3 ({share}%)" for number, share in ((1, 33), (2, 67), (3, 100))
     ]
-    assert re.search(r"12 prompts x 5 responses in .*, [\d.]+ responses/s", shown)
+    assert re.search(r"12 prompts x 5 responses in .*, [\d.,]+ responses/s", shown)
     given["trainer"]["max_steps"] = 2
     shown += ran("fit", tmp_path, given | {"model": {"class_path": "PPOModule", "init_args": model}}, capfd, caplog)
     assert re.search(
@@ -70,7 +70,7 @@ def test_training_says_how_far_it_is_and_what_validation_found(lit, tiny_model, 
     given["data"]["val_fraction"] = 0.2
     given |= {"model": {"class_path": "SFTModule", "init_args": {"model": tiny_model}}}
     given["trainer"] |= {"max_epochs": 2, "enable_progress_bar": True}
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="lightning.pytorch.utilities.rank_zero")
     trainer = lit("fit", tmp_path, given).trainer
     steps = trainer.global_step
     said = [record.getMessage() for record in caplog.records]
@@ -90,6 +90,6 @@ def test_training_says_how_far_it_is_and_what_validation_found(lit, tiny_model, 
 def test_without_a_progress_bar_there_are_no_lines(lit, tiny_model, given, tmp_path, caplog):
     given["data"] |= {"sources": {"class_path": "lit_rlhf.world.WorldDemonstrations", "init_args": {"size": 8}}}
     given |= {"model": {"class_path": "SFTModule", "init_args": {"model": tiny_model}}}
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="lightning.pytorch.utilities.rank_zero")
     lit("fit", tmp_path, given | {"trainer": {"max_steps": 1}})
     assert "fit: step" not in caplog.text

@@ -61,7 +61,10 @@ def test_a_foreign_reward_model_gives_its_own_score(name, tmp_path):
     folder = write_foreign(name, tmp_path)
     expected = [recipe(folder, prompt, answer) for prompt in (QUESTION, CHAT) for answer in ANSWERS]
     prompts = [as_dicts(prompt) for prompt in (QUESTION, CHAT) for _ in ANSWERS]
-    assert RewardModel.load(folder).score(prompts, ANSWERS * 2) == pytest.approx(expected, abs=1e-5)
+    model = RewardModel.load(folder)
+    assert model.score(prompts, ANSWERS * 2) == pytest.approx(expected, abs=1e-5)
+    rows = model.renderer.rows_ids([QUESTION] * len(ANSWERS), ANSWERS)
+    assert model.score_sequences(stack_sequences(*rows, 0)).tolist() == pytest.approx(expected[:4], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["Mistral", "Qwen 2.5", "OLMo 2"])

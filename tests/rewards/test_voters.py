@@ -75,7 +75,7 @@ def test_an_interrupted_run_goes_on_with_the_next_voter_and_gives_the_same_table
 
 
 def test_a_log_shows_how_far_each_voter_is(tiny_model, tmp_path, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="lightning.pytorch.utilities.rank_zero")
     vote(voter(tiny_model), pairs(), tmp_path, voting(trainer={"accelerator": "cpu"}))
     said = [line.getMessage() for line in caplog.records if line.getMessage().startswith("fit: step")]
     assert len(said) == 2
