@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -94,7 +95,16 @@ def _run_now(stage: Stage, experiment: str, seed: int, extra: list[str]) -> None
         result = call(stage.command, options=stage.options, group=group, name=stage.name)
     found = result if isinstance(result, dict) else str(result)
     seconds = round(time.perf_counter() - start, 1)
-    _write_json(stage.directory / "done.json", {"key": stage.key, "seconds": seconds, "result": found})
+    facts = {"seconds": seconds, "peak_memory": round(_peak_memory(), 2)}
+    _write_json(stage.directory / "done.json", {"key": stage.key, **facts, "result": found})
+
+
+def _peak_memory() -> float:
+    """Most memory that this process has held so far, in GiB: a stage's figure counts those before it."""
+    import resource
+
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _tracks(extra: list[str]) -> bool:
@@ -170,7 +180,7 @@ def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def summarise(stages: list[Stage], seed: int) -> dict[str, Any]:
-    """What the stages report, with seconds per stage, seed and versions."""
+    """What the stages report, with seconds per stage, the peak of memory in GiB, seed and versions."""
     summary: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     for stage in stages:
@@ -188,7 +198,8 @@ def summarise(stages: list[Stage], seed: int) -> dict[str, Any]:
                     rank_zero_info(f"warning: stage {stage.name} did not measure {metric}; the summary says null")
                 values = {name: content["result"].get(metric) for name, metric in names.items()}
                 summary.setdefault(section, {}).update(values)
-    return {**summary, "seconds": seconds, "seed": seed, "versions": _versions()}
+    peak = max((done(stage) or {}).get("peak_memory", 0.0) for stage in stages)
+    return {**summary, "seconds": seconds, "peak_memory": peak, "seed": seed, "versions": _versions()}
 
 
 def _versions() -> dict[str, str]:

@@ -61,6 +61,7 @@ def test_the_summary_has_the_form_of_the_demos(finished):
     assert list(summary["splits"]) == ["unseen_topics", "unseen_wording", "unseen_kinds"]
     assert "contrastive_ppo - ppo" in summary["differences"]
     assert {"seconds", "seed", "versions"} <= summary.keys()
+    assert 0.1 < summary["peak_memory"] < 20
     assert summary["reward_model"]["accuracy_true_labels"] is not None
     assert {path.name for path in folder.glob("*.png")} >= {"comparison.png", "training.png"}
 
