@@ -46,7 +46,9 @@ class ScalarReward(SequenceReward):
         """Load the model and find out how it can be asked."""
         self.model = RewardModel.load(self.path, self.batch_size, self.attributes, self.dtype, self.tokenizer)
         self.renderer = renderer
-        self.shares_ids = self.model.renderer.fingerprint == renderer.fingerprint
+        # A policy that thinks samples its reasoning, which the template writes in its own way, or not at all.
+        alike = self.model.renderer.fingerprint == renderer.fingerprint
+        self.shares_ids = alike and not renderer.reasons(())
         self.scale = unit_scale(self.model.calibration, self.path) if self._scale is None else self._scale
         self.fingerprint = f"scalar {fingerprint(self.model.network)} x {self.scale:.6g}"
         return self

@@ -148,6 +148,18 @@ def test_sampled_ids_score_as_their_texts_do(name, tmp_path):
     assert increments(completions).shape == sequences.response_mask.shape
 
 
+def test_reasoning_of_a_policy_that_thinks_is_scored_as_the_template_writes_it(tmp_path):
+    """DeepSeek's template drops it: the ids that were sampled are not those that the reward model was trained on."""
+    folder = exported("DeepSeek R1", tmp_path)
+    policy = Renderer.load(str(tmp_path / "start"), thinking=True)
+    reward = ScalarReward(folder, scale=1.0).load(policy, "policy")
+    text = "<think>\nIs it good?\n</think>\n\nIt is."
+    sampled = [*policy.plain_ids("Is it good?\n</think>\n\nIt is."), policy.eos_id]
+    sequences = stack_sequences([policy.prompt_ids(CHAT)], [sampled], policy.pad_id)
+    completions = Completions(sequences, torch.tensor([False]), [Record(CHAT)], [text])
+    assert reward.scores(completions).tolist() == pytest.approx([recipe(folder, CHAT, text)], abs=1e-5)
+
+
 def test_a_model_of_an_earlier_version_is_read_as_it_was_trained(tmp_path):
     folder = exported("Qwen 2.5", tmp_path)
     config = transformers.AutoConfig.from_pretrained(folder)
