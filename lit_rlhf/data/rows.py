@@ -1,4 +1,4 @@
-"""Raw rows, each with the place it came from: JSON Lines, JSON, Parquet, `datasets` folders and the Hub.
+"""Raw rows, each with the place it came from: of files of many kinds, folders of them, `datasets` folders, the Hub.
 
 A row that cannot be read comes as its `DataError` in the row's place, so that the caller decides whether to
 stop or to skip it. What is wrong with a whole file (missing, cut off, not of its kind) is raised at once.
@@ -6,31 +6,45 @@ stop or to skip it. What is wrong with a whole file (missing, cut off, not of it
 
 import difflib
 import glob
-import gzip
-import json
 import os
 import re
-import zlib
-from collections import Counter
 from collections.abc import Iterator
-from functools import partial
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from lit_rlhf.data import hub
-from lit_rlhf.data.errors import DataError, excerpt
-from lit_rlhf.data.fields import describe
+from lit_rlhf.data.arrow_rows import arrow_rows, parquet_rows
+from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.fields import listed
+from lit_rlhf.data.folder_rows import data_files, folder_and_config, is_saved
+from lit_rlhf.data.json_rows import RawRow, json_rows, keeps_to_lines, line_rows, no_splits, parse_row
+from lit_rlhf.data.opening import Kind, kind, opened
+from lit_rlhf.data.table_rows import table_rows
 
-RawRow = tuple[str, "dict[str, Any] | DataError"]
-"""Location (``file:line``) and the row, or what kept it from being read."""
+__all__ = [
+    "RawRow",
+    "Start",
+    "check_folder",
+    "find_files",
+    "is_hub_id",
+    "near_names",
+    "read_from",
+    "read_rows",
+    "seekable_kind",
+    "source_name",
+]
 
-_KINDS = ".jsonl, .ndjson, .json (each also with .gz) and .parquet"
-_SUFFIX = re.compile(r"\.(jsonl|ndjson|json)(\.gz)?$|\.parquet$", re.IGNORECASE)
+_SUFFIX = re.compile(
+    r"\.(jsonl|ndjson|jsonlines|json|csv|tsv|tab|txt)(\.(gz|gzip|bz2|xz|lzma|zst|zstd|lz4|zip))?$"
+    r"|\.(parquet|arrow|feather|gz|bz2|xz|zst|zip)$",
+    re.IGNORECASE,
+)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
-_EXCERPT = 20
-_LONGEST_ROW = 2**28  # bytes; a bomb in a gzip file is refused before it fills the memory
+_LONGEST_ROW = 2**28  # bytes; a bomb in a compressed file is refused before it fills the memory
 _OF_A_MODEL = ("config", "tokenizer", "vocab", "adapter_config", "sentencepiece")
-_MAGIC = {b"\x1f\x8b": (".gz", "gzip"), b"PAR1": (".parquet", "Parquet")}
+
+_row = parse_row
 
 
 class Start(NamedTuple):
@@ -48,43 +62,67 @@ class Start(NamedTuple):
 
 
 def read_rows(path: str, split: str | None = None) -> Iterator[RawRow]:
-    """Yield the rows of one file, one `datasets` folder or one Hub data set, in order.
+    """Yield the rows of one file, one folder or one Hub data set, in order.
 
     Args:
-        path: A file (.jsonl, .ndjson, .json, each also gzipped; .parquet), a folder written by
-            ``Dataset.save_to_disk``, or a Hub id ``owner/name`` or ``owner/name:config``.
-        split: Which split of a `datasets` folder or Hub data set; files have none.
+        path: A file (JSON in any layout, CSV, TSV, each also compressed; Parquet or Arrow); a folder of such files, or
+            ``FOLDER:config`` where it has several configs; a folder written by ``save_to_disk``; or a Hub id
+            ``owner/name`` or ``owner/name:config``.
+        split: Which of several splits of a folder, a Hub data set, or a JSON object that holds a list for each.
 
     Raises:
-        DataError: If the file is missing, of an unknown kind, damaged as a whole, or holds no row.
+        DataError: If it is missing, of an unknown kind, damaged as a whole, or holds no row; if it has several configs
+            or splits, and none is named.
     """
+    named = folder_and_config(path)
     if is_hub_id(path):
-        rows = hub.hub_rows(path, split)
-    elif os.path.isdir(path):
-        rows = hub.folder_rows(path, split)
-    elif split is not None:
-        raise DataError(f"a file has no splits, but split '{split}' was asked for", path, "Leave out `split`.")
+        yield from _some(hub.hub_rows(path, split), path)
+    elif named is None:
+        yield from _some(_file_rows(path, split), path)
+    elif named[1] is None and is_saved(path):
+        yield from _some(hub.folder_rows(path, split), path)
     else:
-        rows = _file_rows(path)
-    empty = True
-    for row in rows:
-        empty = False
-        yield row
-    if empty:
-        raise DataError("empty: it holds no row", path, "Was it written to its end? Name a file with rows.")
+        files, aside = data_files(*named, split)
+        if aside:
+            _tell(f"{path}: not read are {listed(aside)}")
+        for file in files:
+            yield from _some(_file_rows(file), file)
 
 
 def read_from(path: str, start: Start) -> Iterator[RawRow]:
-    """Yield the rows of a file (.jsonl, .ndjson, .json with a row per line; .parquet) from one of its rows on.
+    """Yield the rows of a file from one of its rows on, if it is one that `seekable_kind` names.
 
     Raises:
         DataError: As `read_rows` does.
     """
-    return _file_rows(path, start)
+    with opened(path, _LONGEST_ROW) as file:
+        if kind(file) == "Parquet":
+            yield from parquet_rows(path, start.number, start.place, start.skip)
+            return
+        if start.place:  # what cannot be sought in, such as a pipe, can still be read from its beginning
+            file.stream.seek(start.place)
+        yield from line_rows(file, start.number)
+
+
+def seekable_kind(path: str) -> Kind | None:
+    """``JSON`` or ``Parquet`` if the rows of a file can be read from any of them on, as `read_from` does; else None.
+
+    Such are JSON files with a row per line, and Parquet files, neither of them compressed.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    if not os.path.isfile(path):
+        return None
+    with opened(path, _LONGEST_ROW) as file:
+        found = kind(file)
+        if file.packing or found not in ("JSON", "Parquet") or (found == "JSON" and not keeps_to_lines(file)):
+            return None
+        return found
 
 
 def find_files(path: str | list[str]) -> list[str]:
-    """Turn paths, glob patterns and Hub ids into a list that `read_rows` takes one by one.
+    """Turn paths, glob patterns, folders and Hub ids into a list that `read_rows` takes one by one.
 
     The matches of a pattern come sorted by name, so that the order is the same on every machine.
 
@@ -97,7 +135,7 @@ def find_files(path: str | list[str]) -> list[str]:
     found: list[str] = []
     for entry in entries:
         name = os.path.expanduser(os.fspath(entry))
-        if os.path.exists(name) or is_hub_id(name):
+        if os.path.exists(name) or folder_and_config(name) or is_hub_id(name):
             found.append(name)
         elif matches := sorted(glob.glob(name, recursive=True)):
             found += matches
@@ -162,114 +200,34 @@ def _not_found(path: str) -> NoReturn:
     raise DataError(message, path or "''", near_names(path))
 
 
-def _file_rows(path: str, start: Start | None = None) -> Iterator[RawRow]:
+def _some(rows: Iterator[RawRow], path: str) -> Iterator[RawRow]:
+    """The rows, of which there has to be one."""
+    empty = True
+    for row in rows:
+        empty = False
+        yield row
+    if empty:
+        raise DataError("empty: it holds no row", path, "Was it written to its end? Name a file with rows.")
+
+
+def _file_rows(path: str, split: str | None = None) -> Iterator[RawRow]:
     if not os.path.exists(path):
         _not_found(path)
-    if not _SUFFIX.search(path):
-        hint = f"Write it anew: pandas.read_…(…).to_json('{Path(path).stem}.jsonl', orient='records', lines=True)."
-        raise DataError(f"unknown file type '{Path(path).suffix}'; readable are {_KINDS}", path, hint)
-    try:
-        if path.lower().endswith(".parquet"):
-            yield from _parquet_rows(path, start)
+    with opened(path, _LONGEST_ROW) as file:
+        found = kind(file)
+        if found == "JSON":
+            yield from json_rows(file, split)
+            return
+        no_splits(path, split)
+        if found == "table":
+            yield from table_rows(file)
         else:
-            yield from _json_rows(path, start or Start(1, 0))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"damaged gzip file: {error}", path, "Copy or download it again.") from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path, "May you read it?") from error
+            yield from parquet_rows(path) if found == "Parquet" else arrow_rows(path)
 
 
-def _json_rows(path: str, start: Start) -> Iterator[RawRow]:
-    gzipped = path.lower().endswith(".gz")
-    with gzip.open(path, "rb") if gzipped else open(path, "rb") as stream:
-        head = stream.peek(4)[:4]
-        for magic, (suffix, kind) in _MAGIC.items():
-            if head.startswith(magic):
-                raise DataError(f"this is a {kind} file, not JSON", path, f"Let its name end in {suffix}.")
-        if start.place:  # what cannot be sought in, such as a pipe, can still be read from its beginning
-            stream.seek(start.place)
-        for number, line in enumerate(iter(partial(stream.readline, _LONGEST_ROW), b""), start.number):
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if number == 1 and line.lstrip().startswith(b"[") and re.search(r"\.json(\.gz)?$", path.lower()):
-                yield from _array_rows(path, line + stream.read())
-                return
-            if len(line) == _LONGEST_ROW:
-                raise DataError(f"a row of {_LONGEST_ROW >> 20} MiB or more", f"{path}:{number}", "Is this JSON Lines?")
-            if line.strip():
-                yield f"{path}:{number}", _row(line)
+@cache
+def _tell(message: str) -> None:
+    """Say something once."""
+    from lightning.pytorch.utilities import rank_zero_info
 
-
-def _array_rows(path: str, text: bytes) -> Iterator[RawRow]:
-    try:
-        items = _parse(text)
-    except DataError as error:
-        raise DataError(str(error), path, "Mend it there, or write it anew with one row per line.") from error
-    for number, item in enumerate(items, 1):
-        yield f"{path}:item {number}", _object(item)
-
-
-def _row(line: bytes) -> dict[str, Any] | DataError:
-    try:
-        return _object(_parse(line.rstrip(b"\r\n")))
-    except DataError as error:
-        cut = "" if line.endswith(b"\n") else "The last line is not complete: the file may have been cut off."
-        return DataError(str(error), hint=cut)
-
-
-def _object(value: Any) -> dict[str, Any] | DataError:
-    if isinstance(value, dict):
-        return value
-    hint = "A JSON list of rows is read from a file whose name ends in .json." if isinstance(value, list) else ""
-    return DataError(f"expected one JSON object per row, found {describe(value)}", hint=hint)
-
-
-def _parse(text: bytes) -> Any:
-    try:
-        return json.loads(text.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique)
-    except DataError:
-        raise
-    except UnicodeDecodeError as error:
-        message = f"not UTF-8: byte 0x{text[error.start]:02x} at position {error.start + 1}"
-        raise DataError(message, hint="Save the file as UTF-8.") from error
-    except json.JSONDecodeError as error:
-        found = error.doc[error.pos : error.pos + _EXCERPT].strip()
-        found = f"where it says {found!r}" if found else "where it ends"
-        raise DataError(f"broken JSON at character {error.pos + 1}, {found}: {_lower(error.msg)}") from error
-    except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
-        raise DataError(f"unreadable JSON: {error}") from error
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, unless it gives a field twice: others might read the one where we read the other."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise DataError(f"field '{excerpt(twice)}' is given more than once")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise DataError(f"{name} is no JSON number; write null, or leave the row out")
-
-
-def _parquet_rows(path: str, start: Start | None = None) -> Iterator[RawRow]:
-    import pyarrow
-    import pyarrow.parquet
-
-    number, skip = (start.number - 1, start.skip) if start else (0, 0)
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024, row_groups=[start.place] if start else None):
-                rows = batch.slice(skip)
-                skip -= batch.num_rows - rows.num_rows
-                for row in rows.to_pylist():
-                    number += 1
-                    yield f"{path}:row {number}", row
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0]
-        message = f"not a readable Parquet file (after row {number}): {reason}"
-        raise DataError(message, path, "Copy or download it again.") from error
+    rank_zero_info(message)
