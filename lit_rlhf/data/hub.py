@@ -1,7 +1,7 @@
 """Rows of `datasets` folders on disk and of data sets on the Hub. The library is imported only when used."""
 
 import json
-import os
+import re
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lit_rlhf.data.errors import DataError, excerpt
+from lit_rlhf.data.splits import choose_split
 
 _CONNECT_SECONDS = 3.0
 _AGAIN = "Copy it again, or write it anew with `save_to_disk`."
@@ -21,11 +22,6 @@ def folder_rows(folder: str, split: str | None = None) -> Iterator[tuple[str, di
     Raises:
         DataError: If the folder is no such data set, is damaged, or the split is missing or not named.
     """
-    if not any(os.path.exists(os.path.join(folder, name)) for name in ("dataset_dict.json", "dataset_info.json")):
-        files = sorted({path.suffix for path in Path(folder).iterdir() if path.suffix in (".jsonl", ".parquet")})
-        pattern = os.path.join(folder, "*" + (files[0] if files else ".jsonl"))
-        hint = f"To read the files in it, write {pattern}."
-        raise DataError("this folder is no data set that `save_to_disk` wrote", folder, hint)
     import datasets
 
     _check_names(Path(folder))
@@ -33,7 +29,7 @@ def folder_rows(folder: str, split: str | None = None) -> Iterator[tuple[str, di
         data = datasets.load_from_disk(folder)
     except Exception as error:  # a damaged folder raises anything from KeyError to ArrowInvalid
         raise DataError(f"damaged data set: {_reason(error)}", folder, _AGAIN) from error
-    yield from _rows(_choose_split(data, split, folder), folder)
+    yield from _rows(_choose(data, split, folder), folder)
 
 
 def hub_rows(identifier: str, split: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -55,8 +51,10 @@ def hub_rows(identifier: str, split: str | None = None) -> Iterator[tuple[str, d
     try:
         data = datasets.load_dataset(name, configuration or None, split=split)
     except Exception as error:  # the library's errors share no base class
-        raise DataError(f"no such file here, and the Hub says: {_reason(error)}", identifier) from error
-    yield from _rows(_choose_split(data, None, identifier) if split is None else data, identifier)
+        raise DataError(
+            f"no such file here, and the Hub says: {_reason(error)}", identifier, _named(error, name)
+        ) from error
+    yield from _rows(_choose(data, None, identifier) if split is None else data, identifier)
 
 
 def check_model(identifier: str, meant: str = "") -> None:
@@ -100,19 +98,13 @@ def _check_names(folder: Path) -> None:
             raise DataError(f"names a file outside of its folder: {excerpt(str(outside[0]))}", str(path), hint)
 
 
-def _choose_split(data: Any, split: str | None, where: str) -> Any:
-    if not isinstance(data, dict):
-        if split not in (None, data.split):
-            message = f"this data set holds one split, {data.split or 'unnamed'}; '{split}' was asked for"
-            raise DataError(message, where, "Leave out `split`.")
-        return data
-    if split is None and len(data) == 1:
-        return next(iter(data.values()))
-    if split not in data:
-        asked = "none was named" if split is None else f"there is no split '{split}'"
-        splits = ", ".join(sorted(data)) or "(none)"
-        raise DataError(f"{asked}; the splits are {splits}", f"{where}, split", "Name one of them.")
-    return data[split]
+def _choose(data: Any, split: str | None, where: str) -> Any:
+    if isinstance(data, dict):
+        return data[choose_split(data, split, where)]
+    if split not in (None, data.split):
+        message = f"this data set holds one split, {data.split or 'unnamed'}; '{split}' was asked for"
+        raise DataError(message, where, "Leave out `split`.")
+    return data
 
 
 def _rows(data: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -154,6 +146,12 @@ def _reachable(endpoint: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _named(error: Exception, name: str) -> str:
+    """The configs that an error of the library lists, where it says that one has to be named."""
+    found = re.search(r"(?:available configs|Available): \[(.*?)\]", str(error))
+    return f"Name one of its configs, as {name}:CONFIG; there are {excerpt(found[1], 400)}." if found else ""
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.files import PairFiles
 from lit_rlhf.data.records import Record, Source
-from lit_rlhf.data.rows import Start, find_files, read_from, read_rows
+from lit_rlhf.data.rows import Start, find_files, read_from, read_rows, seekable_kind
 
 _LONGEST_LINE = 2**28  # bytes; a longer one is refused when its piece is read
 
@@ -139,13 +139,13 @@ def _stamp(file: str) -> tuple[int, int]:
 
 def _starts(file: str, size: int) -> tuple[list[tuple[Start, int]], str]:
     """Where pieces of at most ``size`` rows begin, with the rows before each; last, the end; and the file's digest."""
-    first = ""
-    if os.path.isfile(file) and not file.lower().endswith(".gz"):
-        first, _ = next(read_rows(file))  # refuses what is no such file
-    if not first or first.startswith(f"{file}:item "):
-        hint = "Stream .jsonl and .parquet files (write the data anew, or unpack it), or leave out data.streaming."
+    kind = seekable_kind(file)
+    if kind is None:
+        hint = "Stream JSON files with a row per line, or Parquet files, unpacked, by their names or a pattern"
+        hint += " such as 'FOLDER/*.parquet'; write the data anew, or leave out data.streaming."
         raise DataError("cannot be read from the middle", file, hint)
-    return _parquet_starts(file, size) if file.lower().endswith(".parquet") else _line_starts(file, size)
+    next(read_rows(file))  # refuses what is damaged or empty
+    return _parquet_starts(file, size) if kind == "Parquet" else _line_starts(file, size)
 
 
 def _line_starts(file: str, size: int) -> tuple[list[tuple[Start, int]], str]:
@@ -153,7 +153,7 @@ def _line_starts(file: str, size: int) -> tuple[list[tuple[Start, int]], str]:
     rows = place = checksum = number = 0
     with open(file, "rb") as stream:
         for number, line in enumerate(iter(partial(stream.readline, _LONGEST_LINE), b""), 1):
-            if line.strip():
+            if (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip():
                 if rows % size == 0:
                     starts.append((Start(number, place), rows))
                 rows += 1
