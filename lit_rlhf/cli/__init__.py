@@ -18,6 +18,7 @@ other commands:
   run        run a whole experiment: every stage of a file or folder of stage configs, in one process
   strength   train voters on preference pairs and write how strongly they prefer each
   evaluate   measure a reward model on preference pairs and on benchmark files
+  leaderboard  compare reward models on the same rows of a benchmark, from tables of their scores
   study      measure claims of the papers over several seeds, and judge them
   report     write one page of all claims with verdicts, figures, samples and token rewards
   compare    sample several policies on the same prompts and judge them

@@ -147,6 +147,7 @@ FUNCTIONS = {
     "study": "lit_rlhf.evaluation.study.study",
     "report": "lit_rlhf.evaluation.report.report",
     "evaluate": "lit_rlhf.evaluation.evaluate.evaluate",
+    "leaderboard": "lit_rlhf.evaluation.leaderboard.leaderboard",
     "plan": "lit_rlhf.cli.memory.plan",
     "sweep": "lit_rlhf.cli.sweep.sweep",
     "export": "lit_rlhf.cli.export.export",

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lit_rlhf.evaluation.benchmark_official import official_figures
+from lit_rlhf.evaluation.benchmark_sections import Weights, find_rules, lay_out
+from lit_rlhf.evaluation.benchmark_ties import is_ties
 from lit_rlhf.evaluation.benchmarks import Benchmark, BenchmarkFormat
 from lit_rlhf.rewards.metrics import share_with_interval
 
@@ -14,44 +17,102 @@ Column = NDArray[np.float64]
 Outcome = dict[str, Any]
 
 
-def benchmark_figures(benchmark: Benchmark, scores: Sequence[Sequence[float] | None]) -> dict[str, Any]:
-    """Figures of one benchmark.
+OURS = (
+    "equal scores count half, or share the pick; a row of RewardBench 2's Ties is right if every correct answer scores "
+    "higher than every incorrect one"
+)
+"""How this project counts a row, in every benchmark."""
 
-    Every share comes as ``share``, ``low``, ``high`` (Wilson, 95 %) and ``n``, the number of rows behind it; a row
-    is one observation, also where it is asked in nine ways. A share of no rows is null.
+LENGTHS = "the response with the most, or the fewest, characters wins; counted as the model is"
+
+
+def benchmark_figures(benchmark: Benchmark, scores: Sequence[Sequence[float] | None]) -> dict[str, Any]:
+    """Figures of one benchmark: ours, those by its authors' rules, and those of rules that know nothing but lengths.
 
     Args:
         benchmark: The questions.
         scores: The model's, for each question's responses; None where a text was too long for it.
 
     Returns:
-        ``file``, ``format``, ``rows`` (read), ``over_length`` (left out of all shares), ``overall`` (over all rows),
-        ``mean_over_subsets``, and ``subsets`` by name. For RM-Bench each also with ``easy``, ``normal``, ``hard`` and
-        the ``matrix``; for best of n with ``chance`` (of a response
-        picked at random) and, where gold scores are more than right or wrong, their mean over what the model
-        ``picked``, over all responses (``mean``) and over the best ones (``oracle``).
+        ``file``, ``format``, ``rows`` (read), ``over_length`` (left out of all shares), the figures of
+        `counted_figures`, and under ``baselines`` the same figures, on the same rows, for ``longest`` (the response
+        with the most characters wins) and ``shortest``.
     """
-    outcome = OUTCOMES[benchmark.format]
-    if outcome is _best and not any(set(item.gold) - {0.0, 1.0} for item in benchmark.items):
-        outcome = _right
-    rows: dict[str, list[Outcome]] = {item.subset: [] for item in benchmark.items}
-    left_out = dict.fromkeys(rows, 0)
-    for item, given in zip(benchmark.items, scores, strict=True):
-        if given is None:
-            left_out[item.subset] += 1
-        else:
-            rows[item.subset].append(outcome(np.array(given, dtype=float), np.array(item.gold)))
-    subsets = {name: _figures(each) | {"over_length": left_out[name]} for name, each in rows.items()}
-    parts_of = (lambda name: name.split("-")[0]) if benchmark.format == "rm-bench" else (lambda name: name)
+    lengths = [[float(len(text)) for text in item.responses] for item in benchmark.items]
     return {
         "file": benchmark.file,
         "format": benchmark.format,
         "rows": len(benchmark.items),
-        "over_length": sum(left_out.values()),
+        "over_length": sum(given is None for given in scores),
+        **counted_figures(benchmark, scores),
+        "baselines": length_baselines(benchmark, [
+            None if given is None else each for each, given in zip(lengths, scores, strict=True)
+        ]),
+    }  # fmt: skip
+
+
+def length_baselines(benchmark: Benchmark, lengths: Sequence[Sequence[float] | None]) -> dict[str, Any]:
+    """Figures of the rules that the ``longest`` and that the ``shortest`` response wins, and the ``rule`` in words.
+
+    Args:
+        benchmark: The questions.
+        lengths: Of each question's responses, in characters; None leaves a question out.
+    """
+    negative = [None if each is None else [-length for length in each] for each in lengths]
+    return {
+        "rule": LENGTHS,
+        "longest": counted_figures(benchmark, lengths),
+        "shortest": counted_figures(benchmark, negative),
+    }
+
+
+def counted_figures(benchmark: Benchmark, scores: Sequence[Sequence[float] | None]) -> dict[str, Any]:
+    """Figures of one benchmark by both ways of counting.
+
+    Every share of ours comes as ``share``, ``low``, ``high`` (Wilson, 95 %) and ``n``, the number of rows behind it; a
+    row is one observation, also where it is asked in nine ways. A share of no rows is null.
+
+    Args:
+        benchmark: The questions.
+        scores: The model's, for each question's responses; None where a text was too long for it.
+
+    Returns:
+        Ours: ``overall`` (over all rows), ``mean_over_subsets``, and ``subsets`` by name. For RM-Bench each also with
+        ``easy``, ``normal``, ``hard`` and the ``matrix``; for best of n with ``chance`` (of a response picked at
+        random) and, where gold scores are more than right or wrong, their mean over what the model ``picked``, over all
+        responses (``mean``) and over the best ones (``oracle``). ``ours`` holds the ``rule`` and, of a known
+        benchmark, ``sections`` and ``score``, weighted as its authors do; safety-refuse and safety-response of
+        RM-Bench alike. ``official`` is what `official_figures` gives.
+    """
+    rows: dict[str, list[Outcome]] = {item.subset: [] for item in benchmark.items}
+    left_out = dict.fromkeys(rows, 0)
+    for item, outcome in zip(benchmark.items, row_outcomes(benchmark, scores), strict=True):
+        if outcome is None:
+            left_out[item.subset] += 1
+        else:
+            rows[item.subset].append(outcome)
+    subsets = {name: _figures(each) | {"over_length": left_out[name]} for name, each in rows.items()}
+    parts_of = (lambda name: name.split("-")[0]) if benchmark.format == "rm-bench" else (lambda name: name)
+    return {
         "overall": _figures([row for each in rows.values() for row in each]),
         "mean_over_subsets": _mean_over_subsets(subsets, parts_of),
         "subsets": subsets,
+        "ours": {"rule": OURS, **_sections(benchmark.format, subsets)},
+        "official": official_figures(benchmark, scores),
     }
+
+
+def row_outcomes(benchmark: Benchmark, scores: Sequence[Sequence[float] | None]) -> list[Outcome | None]:
+    """How each row counts by our rule: ``share``, from 0 to 1, and further figures; None for rows without scores."""
+    plain = OUTCOMES[benchmark.format]
+    if plain is _best and not any(set(item.gold) - {0.0, 1.0} for item in benchmark.items):
+        plain = _right
+    found: list[Outcome | None] = []
+    for item, given in zip(benchmark.items, scores, strict=True):
+        several = plain is _right and is_ties(item.subset) and 0 < sum(item.gold) < len(item.gold)
+        outcome = _separated if several else plain
+        found.append(None if given is None else outcome(np.array(given, dtype=float), np.array(item.gold)))
+    return found
 
 
 # ---------------------------------------------------------------------- one row
@@ -90,6 +151,12 @@ def _right(scores: Column, gold: Column) -> Outcome:
     return {name: value for name, value in _best(scores, gold).items() if name in ("share", "chance")}
 
 
+def _separated(scores: Column, gold: Column) -> Outcome:
+    """RewardBench 2's Ties: whether every correct answer is above every incorrect one."""
+    correct, n = int(gold.sum()), len(gold)
+    return {"share": _wins(scores[gold == 1].min() - scores[gold == 0].max()), "chance": 1 / math.comb(n, correct)}
+
+
 OUTCOMES: dict[BenchmarkFormat, Callable[[Column, Column], Outcome]] = {
     "reward-bench": _pair,
     "rm-bench": _styles,
@@ -125,14 +192,29 @@ def _share(values: Any) -> dict[str, Any]:
 
 def _mean_over_subsets(subsets: dict[str, dict[str, Any]], part_of: Callable[[str], str]) -> dict[str, Any]:
     """Mean of the subsets' figures; subsets of one part (RM-Bench's safety-…) count as one."""
-    counted = {name: each for name, each in subsets.items() if each["n"]}
-    if not counted:
-        return _share([])
+    counted = [name for name, each in subsets.items() if each["n"]]
     parts = [part_of(name) for name in counted]
     weights = [1 / len(set(parts)) / parts.count(part) for part in parts]
-    figures = list(counted.values())
+    return _weighted(subsets, dict(zip(counted, weights, strict=True)))
+
+
+def _sections(format: str, subsets: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The sections of a known benchmark and its score, in our counting of rows."""
+    rules = find_rules(format, list(subsets))
+    if rules is None:
+        return {}
+    layout = lay_out(rules, {name: each["n"] for name, each in subsets.items()}, by_rows=rules.by_rows)
+    sections = {section: _weighted(subsets, layout.sections.get(section, {})) for section in rules.sections}
+    return {"score": _weighted(subsets, layout.score), "sections": sections}
+
+
+def _weighted(subsets: dict[str, dict[str, Any]], weights: Weights) -> dict[str, Any]:
+    """Weighted mean of some subsets' shares and further figures; without any, the share of no rows."""
+    if not weights:
+        return _share([])
+    figures, values = [subsets[name] for name in weights], list(weights.values())
     further = (name for name in figures[0] if name not in (*_share([]), "over_length"))
-    return _mean(figures, weights) | {name: _mean([each[name] for each in figures], weights) for name in further}
+    return _mean(figures, values) | {name: _mean([each[name] for each in figures], values) for name in further}
 
 
 def _mean(values: list[Any], weights: list[float]) -> Any:

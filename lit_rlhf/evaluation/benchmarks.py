@@ -1,13 +1,15 @@
 """Public benchmarks of reward models from files: one small reader per format, and which one a file is of."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lit_rlhf.data import fields
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.errors import DataError, excerpt
 from lit_rlhf.data.fields import Conversation, Row, describe, field, has, require
 from lit_rlhf.data.rows import find_files, read_rows, source_name
+from lit_rlhf.evaluation.benchmark_ties import check_ties_id, is_ties
 
 BenchmarkFormat = Literal["reward-bench", "rm-bench", "best-of-n"]
 
@@ -25,6 +27,7 @@ class Item:
         gold: How good each response is: 1 for chosen and 0 for rejected ones, or the scores that came with them.
         subset: The part of the benchmark that the question belongs to.
         location: ``file:line``.
+        id: The question's own name, where the file gives one.
     """
 
     prompt: Conversation
@@ -32,6 +35,7 @@ class Item:
     gold: tuple[float, ...]
     subset: str = "all"
     location: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +69,32 @@ def read_benchmarks(path: str | list[str], format: BenchmarkFormat | None = None
 
 
 def _read(file: str, format: BenchmarkFormat | None) -> Benchmark:
-    items = []
+    items: list[Item] = []
+    domain = _DOMAIN_FILES.get(source_name(file))
+    tied: dict[str, str] = {}
     for location, row in read_rows(file):
         try:
             if isinstance(row, DataError):
                 raise row
+            if domain and not has(row, "domain") and _many(row, "chosen", "rejected"):
+                row = row | {"domain": domain}
             format = format or detect_benchmark(row)
-            items.append(replace(FORMATS[format].read(row), location=location))
+            item = replace(FORMATS[format].read(row), location=location, id=row_id(row))
+            if format == "best-of-n" and is_ties(item.subset) and item.id:
+                check_ties_id(item.id, int(sum(item.gold)))
+                if tied.setdefault(item.id, location) != location:
+                    raise DataError(f"'{excerpt(item.id)}' is the id of an earlier row, {tied[item.id]}", field("id"))
+            items.append(item)
         except DataError as error:
             raise DataError(str(error), location) from None
     assert format is not None  # a file without rows is an error
     return Benchmark(source_name(file), file, format, items)
+
+
+def row_id(row: Row) -> str:
+    """The ``id`` of a row as text; empty where it has none."""
+    value = row.get("id")
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, sort_keys=True, default=str)
 
 
 def detect_benchmark(row: Row) -> BenchmarkFormat:
@@ -107,7 +126,8 @@ def read_reward_bench(row: Row) -> Item:
 def read_rm_bench(row: Row) -> Item:
     """RM-Bench (Liu et al. 2024, arXiv 2410.16184): three ``chosen`` and three ``rejected``, and their ``domain``.
 
-    Each list is in the order of style: concise, detailed plain text, detailed with markdown.
+    Each list is in the order of style: concise, detailed plain text, detailed with markdown. The authors' files of one
+    domain each, such as ``chat_filtered.json``, do without ``domain``: there it is taken from the file's name.
     """
     asked = fields.prompt(require(row, "prompt"))
     fields.text(require(row, "domain"), "domain")
@@ -123,11 +143,16 @@ def read_rm_bench(row: Row) -> Item:
 def read_best_of_n(row: Row) -> Item:
     """Several responses to one prompt: ``responses`` with gold ``scores``, or lists of ``chosen`` and ``rejected``.
 
-    The second is RewardBench 2 (Malik et al. 2025, arXiv 2506.01937). ``subset`` may name a part.
+    The second is RewardBench 2 (Malik et al. 2025, arXiv 2506.01937). ``subset`` may name a part. Its ``num_correct``,
+    ``num_incorrect`` and ``total_completions`` are checked where they are there.
     """
     asked = fields.prompt(require(row, "prompt"))
     if has(row, "chosen") or has(row, "rejected"):
         good, bad = (_responses(row, name, asked) for name in ("chosen", "rejected"))
+        counts = {"num_correct": len(good), "num_incorrect": len(bad), "num_rejected": len(bad)}
+        for name, count in (counts | {"total_completions": len(good) + len(bad)}).items():
+            if has(row, name) and fields.number(row[name], name) != count:
+                raise DataError(f"says {row[name]}, but the row has {count}", field(name))
         return Item(asked, (*good, *bad), (1.0,) * len(good) + (0.0,) * len(bad), _subset(row, "subset"))
     responses, scores = _responses(row, "responses", asked), require(row, "scores")
     if not isinstance(scores, list) or len(scores) != len(responses):
@@ -158,6 +183,9 @@ def _many(row: Row, *names: str) -> bool:
     """Whether these fields are lists of responses, not texts or the messages of one."""
     values = [row.get(name) for name in names]
     return all(isinstance(value, list) and not (value and isinstance(value[0], dict)) for value in values)
+
+
+_DOMAIN_FILES = {f"{name}_filtered": name for name in ("chat", "code", "math", "safety-refuse", "safety-response")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from lit_rlhf.evaluation.reward_pictures import (
     print_benchmark,
     print_pairs,
 )
+from lit_rlhf.evaluation.score_tables import write_scores
 from lit_rlhf.rewards.model import RewardModel
 from lit_rlhf.rewards.pair_metrics import PairMetrics
 
@@ -43,20 +44,24 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a reward model on preference pairs and on benchmark files; writes JSON, tables and pictures.
 
-    Every share comes with its number of rows and Wilson's 95 % interval. Equal scores count half, or share the pick.
+    Every share comes with its number of rows and Wilson's 95 % interval. Equal scores count half, or share the pick;
+    for RewardBench, RewardBench 2 and RM-Bench the figures by their authors' rules stand beside ours. What "the longest
+    answer wins" and "the shortest answer wins" would reach is shown as well.
 
     Args:
         model: Hugging Face directory of the reward model.
-        out: Folder for ``evaluation.json`` and the pictures.
+        out: Folder for ``evaluation.json``, the pictures, and ``scores_NAME.jsonl`` of each benchmark, the scores of
+            its rows, which ``lit-rlhf leaderboard`` compares.
         data: Preference pairs: the validation part is measured, as in training.
         benchmarks: Benchmark files (.jsonl, .ndjson, .json, each also with .gz; .parquet) or patterns of them: one, or
             a list.
         format: The format of all benchmark files; by default each file's first row tells. ``reward-bench`` (prompt,
-            chosen, rejected, subset): accuracy by subset, their mean, and over all rows. ``rm-bench`` (prompt, domain,
-            three chosen and three rejected responses: concise, detailed, detailed with markdown): accuracy of each
-            chosen style (row) against each rejected style (column), easy below the diagonal, hard above it.
-            ``best-of-n`` (prompt, and responses with scores or lists of chosen and rejected): how often the top-scored
-            response is a best one, and the gold score of what is picked.
+            chosen, rejected, subset): accuracy by subset and section, their mean, and over all rows. ``rm-bench``
+            (prompt, domain, three chosen and three rejected responses: concise, detailed, detailed with markdown):
+            accuracy of each chosen style (row) against each rejected style (column), easy below the diagonal, hard
+            above it.
+            ``best-of-n`` (prompt, and responses with scores or lists of chosen and rejected, as in RewardBench 2): how
+            often the top-scored response is a best one, and the gold score of what is picked.
         batch_size: Responses in one forward pass.
         max_length: Most tokens of prompt and response in benchmarks. Rows with a longer one are left out and counted;
             None goes by the model's positions alone. For ``data`` see its own ``max_length``.
@@ -73,7 +78,7 @@ def evaluate(
     """
     if data is None and not benchmarks:
         raise DataError("there is nothing to measure", "options data and benchmarks", "Give at least one of them.")
-    tests = read_benchmarks(_listed(benchmarks), format) if benchmarks else []
+    tests = read_benchmarks(listed(benchmarks), format) if benchmarks else []
     rewards = RewardModel.load(model, batch_size, attributes, dtype)
     rewards.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     folder = Path(out)
@@ -87,7 +92,9 @@ def evaluate(
         features_picture(*features, pairs["figures"].get("feature_separation"), folder / "features.png")
     for test in tests:
         rank_zero_info(f"benchmark {test.name}: {len(test.items):,} rows of format {test.format} in {test.file}")
-        figures = benchmark_figures(test, benchmark_scores(rewards, test.items, max_length))
+        scores = benchmark_scores(rewards, test.items, max_length)
+        write_scores(folder / f"scores_{test.name}.jsonl", model, test, scores)
+        figures = benchmark_figures(test, scores)
         result.setdefault("benchmarks", {})[test.name] = figures
         print_benchmark(test.name, figures)
         benchmark_picture(test.name, figures, folder / f"benchmark_{test.name}.png")
@@ -160,6 +167,6 @@ def benchmark_scores(model: RewardModel, items: list[Item], max_length: int | No
     ]
 
 
-def _listed(paths: str | list[str]) -> str | list[str]:
-    """A list on the command line comes as its text."""
+def listed(paths: str | list[str]) -> str | list[str]:
+    """Paths from the command line, where a list comes as its text."""
     return yaml.safe_load(paths) if isinstance(paths, str) and paths.startswith("[") else paths

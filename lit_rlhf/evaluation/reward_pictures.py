@@ -34,25 +34,101 @@ def print_pairs(pairs: Figures) -> None:
 
 
 def print_benchmark(name: str, figures: Figures) -> None:
-    """Print a benchmark's shares by subset, their mean, and over all rows."""
-    from rich.console import Console
+    """Print a benchmark's shares by subset and section beside the official figures and what lengths alone reach."""
     from rich.table import Table
 
     long = figures["over_length"]
     left_out = f", {long:,} left out as too long" if long else ""
     title = f"{name}, {figures['format']}: share right [95 %], {figures['rows']:,} rows{left_out}"
-    rows = _rows(figures)
+    official, baselines = figures.get("official"), figures.get("baselines") or {}
+    shown = {"longest": "longest wins", "shortest": "shortest wins"}
+    known = [each for each in shown if each in baselines]
     further = [each for each in figures["overall"] if each not in ("share", "low", "high", "n", "matrix")]
     table = Table(title=title)
     table.add_column("subset")
-    for column in ("rows", "share", *further):
+    columns = ["rows", "share, ours" if official else "share", *(["official"] if official else [])]
+    for column in (*columns, *(shown[each] for each in known), *further):
         table.add_column(column, justify="right")
-    for number, (subset, row) in enumerate(rows.items()):
-        if number == len(figures["subsets"]):
-            table.add_section()
-        share = _interval(row["share"], row["low"], row["high"])
-        table.add_row(subset, f"{row['n']:,}", share, *(_cell(row.get(each)) for each in further))
-    Console().print(table)
+    for group in _groups(figures).values():
+        for subset, (row, theirs, lengths) in group.items():
+            share = _interval(row["share"], row["low"], row["high"])
+            beside = [_cell(theirs)] if official else []
+            further_cells = [_cell(row.get(each)) for each in further]
+            table.add_row(
+                subset, f"{row['n']:,}", share, *beside, *(_cell(lengths.get(e)) for e in known), *further_cells
+            )
+        table.add_section()
+    wide_print(table)
+    if official:
+        wide_print(_told(official))
+        wide_print(f"ours: {figures['ours']['rule']}")
+    if known:
+        wide_print(f"longest and shortest: {baselines['rule']}")
+
+
+def _groups(figures: Figures) -> dict[str, dict[str, tuple[Figures, Any, Figures]]]:
+    """Subsets, sections, and means: of each row our figures, the official one, and those of the baselines."""
+    official: Figures = figures.get("official") or {"subsets": {}, "sections": {}, "score": None}
+    baselines = {name: each for name, each in (figures.get("baselines") or {}).items() if name != "rule"}
+    ours = figures.get("ours") or {}
+
+    def row(theirs: Any, *place: str) -> tuple[Figures, Any, Figures]:
+        return _at(figures, place), theirs, {name: _at(each, place) for name, each in baselines.items()}
+
+    subsets = {
+        name: row(official["subsets"].get(name, {}).get("score"), "subsets", name) for name in figures["subsets"]
+    }
+    sections = {
+        name: row(official["sections"].get(name, {}).get("score"), "ours", "sections", name)
+        for name in ours.get("sections", {})
+        if name not in subsets
+    }
+    means = {"score": row(official["score"], "ours", "score")} if "score" in ours else {}
+    if len(subsets) > 1:
+        means |= {"mean over subsets": row(None, "mean_over_subsets"), "all rows": row(None, "overall")}
+    return {"subsets": subsets, "sections": sections, "means": means}
+
+
+def _at(figures: Figures, place: tuple[str, ...]) -> Figures:
+    for step in place:
+        figures = figures[step]
+    return figures
+
+
+def _told(official: Figures) -> str:
+    """The official figures in words: what they are of, what they lack, and the rule."""
+    lines = [f"official: {official['benchmark']}, score {_cell(official['score'])}; {official['rule']}"]
+    if official["partial"]:
+        lacking = [f"no rows of {', '.join(official['missing'])}"] if official["missing"] else []
+        sizes = (f"{name} {each['rows']:,} of {each['of']:,}" for name, each in official["incomplete"].items())
+        lacking += [f"not all published rows: {', '.join(sizes)}"] if official["incomplete"] else []
+        lacking += [f"{official['over_length']:,} rows left out as too long"] if official["over_length"] else []
+        lines.append(f"  partial, not to be set beside published scores: {'; '.join(lacking)}")
+    if official["other_subsets"]:
+        lines.append(f"  not part of it: {', '.join(official['other_subsets'])}")
+    if "ties" in official:
+        parts = (
+            f"{name} {each if isinstance(each, int | str) else _cell(each)}" for name, each in official["ties"].items()
+        )
+        lines.append(f"  Ties: {', '.join(parts)}")
+    if "prior_sets" in official:
+        prior, score = (_cell(official[name]) for name in ("prior_sets", "score_with_prior_sets"))
+        lines.append(f"  with prior sets ({prior}) at half a section's weight: {score}")
+    return "\n".join(lines)
+
+
+def wide_print(shown: Any) -> None:
+    """Print a table, or a text as it stands, in one piece: figures are not broken over lines on a narrow screen."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console()
+    if isinstance(shown, str):
+        console.print(shown, highlight=False, markup=False, soft_wrap=True)
+        return
+    wide = console.options.update(width=10_000)
+    console.width = max(console.width, Measurement.get(console, wide, shown).maximum)
+    console.print(shown)
 
 
 def _rows(figures: Figures) -> dict[str, Figures]:
@@ -188,12 +264,20 @@ def _subset_bars(name: str, figures: Figures, path: Path) -> None:
         axis.text(1.02, place, f"{row['share']:.2f}", va="center", fontsize=8)
     chances = [row.get("chance", 0.5) for row in rows.values()]
     axis.vlines(chances, places - 0.4, places + 0.4, color=COLOURS[2], linewidth=2, label="a response picked at random")
-    figure.legend(frameon=False, fontsize=8, loc="outside lower right")
+    for marker, (baseline, known) in zip("><", _baseline_shares(figures, list(rows)).items(), strict=False):
+        axis.scatter(known, places, marker=marker, s=22, color=COLOURS[3], zorder=3, label=f"the {baseline} wins")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower right", ncols=3)
     axis.set_yticks(places, [f"{label} ({row['n']:,})" for label, row in rows.items()], fontsize=8)
     axis.set_xlim(0, 1)
-    axis.set_xlabel("share right, with 95 % interval", fontsize=9)
+    axis.set_xlabel("share right by our counting, with 95 % interval", fontsize=9)
     axis.set_title(f"{name} ({figures['format']})", fontsize=10)
     _save(plt, figure, path)
+
+
+def _baseline_shares(figures: Figures, labels: list[str]) -> dict[str, list[float]]:
+    """What the longest and the shortest response reach in each of these rows."""
+    known = {name: _rows(each) for name, each in (figures.get("baselines") or {}).items() if name != "rule"}
+    return {name: [rows[label]["share"] for label in labels] for name, rows in known.items()}
 
 
 def _matrices(name: str, figures: Figures, path: Path) -> None:
