@@ -16,6 +16,22 @@ class DataError(ValueError):
         super().__init__(_printable(f"{text}\n  {hint}" if hint else text))
 
 
+class UnsettledError(DataError):
+    """Data that can be read in more than one way, and the option of the source that settles it.
+
+    Args:
+        message: What was found.
+        location: The field.
+        case: When the option is right, as the beginning of a sentence.
+        option: The source's option.
+        value: Its value.
+    """
+
+    def __init__(self, message: str, location: str, case: str, option: str, value: str) -> None:
+        super().__init__(message, location, f"{case}: {option} {value}")
+        self.message, self.case, self.option, self.value = message, case, option, value
+
+
 class NotFiniteError(DataError):
     """A loss, a gradient or a reward is NaN or infinite."""
 

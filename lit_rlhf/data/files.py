@@ -2,17 +2,19 @@
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, combinations, islice
 from typing import Any, Literal, TypeVar
 
-from lit_rlhf.data.errors import DataError, excerpt
-from lit_rlhf.data.fields import Row, field, listed
-from lit_rlhf.data.formats import FORMATS, Reader, common_format, detect_format, get_reader
-from lit_rlhf.data.readers import read_safe_rlhf
+from lit_rlhf.data.errors import DataError, UnsettledError
+from lit_rlhf.data.fields import Row, field
+from lit_rlhf.data.file_report import FileReport, WatchedRow
+from lit_rlhf.data.formats import FORMATS, Reader, common_format, detect_format, get_reader, with_options
 from lit_rlhf.data.records import Record, Source
+from lit_rlhf.data.unknown_rows import unknown_row
 from lit_rlhf.data.rows import RawRow, find_files, read_rows, source_name
 
 T = TypeVar("T")
@@ -20,7 +22,7 @@ T = TypeVar("T")
 _HEAD = 50  # rows that are looked at to tell the format: enough to outvote a few bad ones
 _LONGEST_ID = 200
 _LONGEST_NAME = 40  # of a field whose name may be misspelt; comparing longer ones takes long
-_STANDARD = ("prompt", "chosen", "rejected", "response", "completion", "messages", "conversations")
+_STANDARD = ("prompt", "chosen", "rejected", "response", "completion", "messages", "conversations", "system")
 
 
 class RowSource(Source):
@@ -88,24 +90,34 @@ class RowSource(Source):
 
     def _option(self, name: str, value: str) -> str:
         """How the command line gives an option of this source."""
+        return self._options(**{name: value})
+
+    def _options(self, **options: str) -> str:
+        """The command-line words that read this source with further options."""
         path = self.path if isinstance(self.path, str) else "PATH"
-        return f"--data.sources {type(self).__name__} --data.sources.path {path} --data.sources.{name} {value}"
+        words = [f"--data.sources.{name} {_quoted(value)}" for name, value in options.items()]
+        return " ".join([f"--data.sources {type(self).__name__} --data.sources.path {_quoted(path)}", *words])
 
 
 class PairFiles(RowSource):
-    """Preference pairs, demonstrations or prompts from files of a public format.
+    """Preference pairs, demonstrations or prompts from files, in any of the shapes that such data comes in.
 
     Args:
-        path: A file (.jsonl, .ndjson, .json, each also gzipped; .parquet), a glob pattern, a folder written by
-            ``save_to_disk``, a Hub id (``owner/name`` or ``owner/name:config``), or a list of these.
+        path: A file, a glob pattern, a folder, a Hub id (``owner/name`` or ``owner/name:config``), or a list of these.
         format: A name in `lit_rlhf.data.formats.FORMATS`; by default the first rows of each file tell.
         name: For reports; by default the file's name without its ending.
         weight: Share of the records that is used; see `Source`.
         on_bad_row: ``stop`` raises for a row that cannot be read, ``skip`` counts it in ``bad_rows``.
-        split: The split of a `datasets` folder or Hub data set that has several.
+        split: The split of a folder or Hub data set that has several.
         limit: Read no more than this many records.
         label: Which of the two labels of PKU-SafeRLHF says what is preferred.
         fields: The file's names for the format's fields, e.g. ``{prompt: question, chosen: good_answer}``.
+        first_wins: What the column of verdicts says where the first of two responses is better, if that is not plain.
+        pairs: Which pairs are made of more than two graded responses: the best with the worst (``extremes``), or
+            every two whose grades differ (``all``).
+
+    Attributes:
+        reports: What each file was read as, as far as it has been read.
 
     Raises:
         DataError: If an argument is out of its range.
@@ -122,30 +134,36 @@ class PairFiles(RowSource):
         limit: int | None = None,
         label: Literal["better", "safer"] = "better",
         fields: dict[str, str] | None = None,
+        first_wins: str | int | None = None,
+        pairs: Literal["extremes", "all"] = "extremes",
     ) -> None:
         super().__init__(path, name, weight, on_bad_row, split)
         if format is not None:
             get_reader(format)
         if limit is not None and limit < 1:
             raise DataError(f"expected a positive number, found {limit}", "limit")
-        if label not in ("better", "safer"):
-            raise DataError(f"expected 'better' or 'safer', found {label!r}", "label")
+        for option, value, known in (("label", label, ("better", "safer")), ("pairs", pairs, ("extremes", "all"))):
+            if value not in known:
+                raise DataError(f"expected '{known[0]}' or '{known[1]}', found {value!r}", option)
         self.format = format
         self.limit = limit
         self.label = label
         self.fields = fields or {}
+        self.first_wins = None if first_wins is None else str(first_wins)
+        self.pairs = pairs
+        self.reports: dict[str, FileReport] = {}
         self._readers: dict[str, Callable[[Row], Record]] = {}  # of files that are read in parts
 
     def records(self) -> Iterator[Record]:
-        """Yield the records in the order of the files; ``bad_rows`` counts anew.
+        """Yield the records in the order of the files; ``bad_rows`` and ``reports`` begin anew.
 
         Raises:
             DataError: For bad input: which file and line, which field, what was found and what was expected.
         """
-        self.bad_rows = 0
+        self.bad_rows, self.reports = 0, {}
         files = chain.from_iterable(map(self._file_records, find_files(self.path)))
-        for location, record in islice(files, self.limit):
-            yield replace(record, source=self.name, location=location)
+        located = (replace(record, source=self.name, location=location) for location, record in files)
+        yield from islice(chain.from_iterable(map(self._pairs, located)), self.limit)
 
     def part_records(self, file: str, rows: Iterable[RawRow]) -> Iterator[Record]:
         """Yield the records of some rows of a file, in its format; ``bad_rows`` counts on.
@@ -153,72 +171,115 @@ class PairFiles(RowSource):
         Raises:
             DataError: As `records` does.
         """
+        if self.pairs == "all":
+            hint = "Leave it out, or hold the rows: no data.streaming."
+            raise DataError("'all' makes more rows of some than of others, which a stream cannot", "pairs", hint)
         if file not in self._readers:
             readable = _peek(read_rows(file, self.split))[1] if self.format is None else {}
-            self._readers[file] = self._row_reader(readable)
+            self._readers[file] = self._row_reader(file, readable)
         for location, record in self._convert(file, rows, self._readers[file], whole=False):
             yield replace(record, source=self.name, location=location)
 
     def _file_records(self, file: str) -> Iterator[tuple[str, Record]]:
         rows = read_rows(file, self.split)
         head, readable = _peek(rows) if self.format is None else ([], {})
-        return self._convert(file, chain(head, rows), self._row_reader(readable))
+        before = self.bad_rows
+        for located in self._convert(file, chain(head, rows), self._row_reader(file, readable)):
+            self.reports[file].bad = self.bad_rows - before
+            yield located
 
-    def _row_reader(self, readable: dict[str, Row]) -> Callable[[Row], Record]:
+    def _pairs(self, record: Record) -> Iterable[Record]:
+        """The pairs that a record's graded responses make, if all are wanted."""
+        if self.pairs == "extremes" or len(record.responses) < 3 or record.tie:
+            return [record]
+        graded = sorted(zip(record.grades, record.responses, strict=True), key=lambda each: -each[0])
+        differing = ((good, bad) for good, bad in combinations(graded, 2) if good[0] > bad[0])
+        return [
+            replace(record, chosen=good[1], rejected=bad[1], chosen_scores=(good[0],), rejected_scores=(bad[0],))
+            for good, bad in differing
+        ]
+
+    def _row_reader(self, file: str, readable: dict[str, Row]) -> Callable[[Row], Record]:
         """What turns a file's rows into records, given its first readable ones by location."""
-        if self.format is not None:
-            return partial(self._read, self._reader(self.format), None)
-        detected = common_format(map(self._renamed, readable.values()))
-        if detected is None and readable:
+        format = self.format or common_format(map(self._renamed, readable.values()))
+        if format is None and readable:
             location, row = next(iter(readable.items()))
-            known = ", ".join(FORMATS)
-            message = f"no known format has the fields of this row: {listed(row)}"
-            hint = f"Name its fields: {self._option('fields.prompt', excerpt(next(iter(row), 'NAME')))} ..."
-            hint = self._fields_hint(row) or f"{hint}\n  or the format, --data.sources.format: {known}."
-            raise DataError(message, location, hint)
+            wrong = self._absent_field(row)
+            message, hint = unknown_row(list(map(self._renamed, readable.values())), self._options_given)
+            raise DataError(message, location, wrong or hint)
         # Without a readable row the reader is never called.
-        reader = self._reader(detected or next(iter(FORMATS)))
-        return partial(self._read, reader, detected)
+        report = self.reports[file] = FileReport(file, format or next(iter(FORMATS)))
+        reader = with_options(report.format, self.label, self.first_wins)
+        return partial(self._read, reader, report, self.format is None)
 
-    def _reader(self, format: str) -> Reader:
-        if self.label == "better":
-            return get_reader(format)
-        if format != "safe-rlhf":
-            raise DataError(f"'{self.label}' has a meaning for format 'safe-rlhf' only, not for '{format}'", "label")
-        return partial(read_safe_rlhf, label="safer_response_id")
-
-    def _read(self, reader: Reader, detected: str | None, row: Row) -> Record:
-        row = self._renamed(row)
+    def _read(self, reader: Reader, report: FileReport, detected: bool, row: Row) -> Record:
+        watched = WatchedRow(self._renamed(row))
         try:
-            record = reader(row)
+            record = reader(watched)
+        except UnsettledError as error:
+            hint = f"{error.case}: {self._option(error.option, error.value)}"
+            raise DataError(error.message, error.location, hint) from None
         except DataError as error:
-            raise DataError(str(error), hint=self._fields_hint(row, str(error))) from None
-        if detected is not None and (other := detect_format(row)) not in (None, detected):
-            message = f"this row looks like format '{other}', but most of the first ones like '{detected}'"
-            raise DataError(message, hint="Name the `format` to have all rows read alike.")
-        return replace(record, meta=_small_id(row) | record.meta)
+            other = detect_format(watched) if detected else None
+            if other in (None, report.format):
+                raise DataError(
+                    str(error), hint="" if "\n" in str(error) else self._fields_hint(row, str(error))
+                ) from None
+            raise self._other_format(report.format, str(other)) from None
+        if detected and (other := detect_format(watched)) not in (None, report.format):
+            raise self._other_format(report.format, str(other))
+        identity = _small_id(row)
+        watched.used |= identity.keys()
+        record = replace(record, meta=identity | record.meta, row=row)
+        report.add(watched, record, self.fields)
+        return record
 
-    def _fields_hint(self, row: Row, error: str = "") -> str:
+    def _other_format(self, format: str, other: str) -> DataError:
+        message = f"this row looks like format '{other}', but most of the first ones like '{format}'"
+        return DataError(message, hint="Name the `format` to have all rows read alike.")
+
+    def _absent_field(self, row: Row) -> str:
+        """What to say of an option ``fields`` that names what a row does not have; empty if there is none."""
+        for standard, name in self.fields.items():
+            if name not in row:
+                near = difflib.get_close_matches(name, _short_names(row), n=1)
+                meant = f"; did you mean {near[0]!r}?" if near else "."
+                return f"The option fields.{standard} names {name!r}, which this row does not have{meant}"
+        for standard in self.fields:
+            near = difflib.get_close_matches(standard, _STANDARD, n=1)
+            if near and standard not in _STANDARD:
+                return f"The option fields.{standard} fills no field of a format; did you mean fields.{near[0]}?"
+        return ""
+
+    def _fields_hint(self, row: Row, error: str) -> str:
         """What to do if fields of a row that cannot be read bear unexpected names; ``error`` names the fields."""
-        absent = {standard: name for standard, name in self.fields.items() if name not in row}
-        for standard, name in absent.items():
-            near = difflib.get_close_matches(name, _short_names(row), n=1)
-            meant = f"; did you mean {near[0]!r}?" if near else "."
-            return f"The option fields.{standard} names {name!r}, which this row does not have{meant}"
+        if wrong := self._absent_field(row):
+            return wrong
         others = [name for name in _short_names(row) if name not in (*_STANDARD, *self.fields)]
         for standard in _STANDARD:
-            if error and field(standard) not in error:
-                continue
-            near = difflib.get_close_matches(standard, self.fields, n=1)
-            if near and near[0] not in _STANDARD:
-                return f"The option fields.{near[0]} fills no field of a format; did you mean fields.{standard}?"
             near = difflib.get_close_matches(standard, others, n=1)
-            if near and standard not in row:
+            if field(standard) in error and near and standard not in row:
                 return f"If {near[0]!r} is the {standard}: {self._option(f'fields.{standard}', near[0])}"
         return ""
 
+    def _options_given(self, options: dict[str, str]) -> str:
+        """The command-line words that read this source with further options, those already given among them."""
+        given = {f"fields.{standard}": name for standard, name in self.fields.items()}
+        given |= {"on_bad_row": "skip"} if self.on_bad_row == "skip" else {}
+        return self._options(**given | options)
+
     def _renamed(self, row: Row) -> Row:
-        return row | {standard: row[name] for standard, name in self.fields.items() if name in row}
+        """A row under the format's names; a column that was given another name has that alone."""
+        given = {name: standard for standard, name in self.fields.items() if name in row}
+        if not given:
+            return row
+        kept = {name: value for name, value in row.items() if name not in given and name not in self.fields}
+        return kept | {standard: row[name] for standard, name in self.fields.items() if name in row}
+
+
+def _quoted(value: str) -> str:
+    """A word of the command line."""
+    return value if re.fullmatch(r"[\w./:@%+,-]+", value) else "'" + value.replace("'", "'\\''") + "'"
 
 
 def _peek(rows: Iterator[RawRow]) -> tuple[list[RawRow], dict[str, Row]]:

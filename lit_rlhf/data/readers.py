@@ -1,5 +1,6 @@
-"""The readers of the public formats: one small function each, from a row to a `Record`.
+"""The readers of rows in general: prompts, demonstrations, pairs.
 
+They find columns by their names (`lit_rlhf.data.columns`); a row's values may be texts, messages or lists of messages.
 Every reader raises `DataError` for a row that is not of its format; the error names the field.
 `lit_rlhf.data.formats` knows which reader fits which row.
 """
@@ -9,207 +10,217 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.data import columns
+from lit_rlhf.data.errors import DataError, UnsettledError
 from lit_rlhf.data.fields import (
     Row,
     describe,
     field,
+    ends_with_user,
     filled,
     has,
     messages,
-    number,
-    prompt,
+    numeric,
     reply,
     require,
+    said,
     split_pair,
     split_reply,
     text,
 )
+from lit_rlhf.data.prompt_readers import conversation_column, required_prompt, system_turn, tools_turn
 from lit_rlhf.data.records import Message, Record
-from lit_rlhf.data.transcripts import parse_prompt, parse_reply, parse_transcript
 
 
 def read_prompt(row: Row) -> Record:
-    """``prompt`` alone, as text or messages."""
-    return Record(prompt(require(row, "prompt")))
+    """A prompt alone, as text or messages."""
+    return Record(required_prompt(row))
 
 
 def read_demonstration(row: Row) -> Record:
-    """``prompt`` with ``response`` or ``completion``; or ``messages`` that end with the assistant's turn."""
-    name = _first(row, "response", "completion", "messages", "conversations") or "response"
-    if name in ("messages", "conversations"):
-        asked, answer = split_reply(messages(row[name], name), name)
-    else:
-        asked = prompt(require(row, "prompt"))
-        answer = reply(require(row, name), name, asked)
-    return Record(asked, chosen=answer)
+    """A prompt with a response; or messages that end with the assistant's turn."""
+    whole = conversation_column(row)
+    alone = columns.find(row, columns.ANSWERS) is None and not has(row, "prompt")
+    if whole is not None and (alone or columns.is_whole(dict.get(row, whole))):
+        turns = messages(said(row[whole]), whole)
+        if turns[-1].role == "user" and columns.find(row, columns.ANSWERS) is None:
+            message = "the last turn is the user's, not the assistant's"
+            raise UnsettledError(
+                message, field(whole), "If it is a prompt that waits for an answer", "format", "prompt"
+            )
+        if turns[-1].role == "assistant" or columns.find(row, columns.ANSWERS) is None:
+            return Record(*split_reply(turns, whole))
+    name = columns.find(row, columns.ANSWERS) or "response"
+    require(row, name)
+    asked = required_prompt(row)
+    return Record(asked, chosen=reply(row[name], name, asked))
+
+
+def read_marked(row: Row) -> Record:
+    """A prompt with one response that somebody marked as good or as bad, as for KTO (Ethayarajh et al. 2024).
+
+    A response that is marked as bad is no demonstration: it becomes the rejected one, and nothing is chosen.
+    """
+    record = read_demonstration(row)
+    name = columns.find(row, columns.LABELS) or "label"
+    mark = _truth(require(row, name), name)
+    return record if mark else replace(record, chosen=None, rejected=record.chosen)
 
 
 def read_explicit(row: Row) -> Record:
-    """``prompt``, ``chosen`` and ``rejected``, each as text or messages; ``tie`` may say that neither is better."""
-    asked = prompt(require(row, "prompt"))
-    chosen, rejected = (reply(require(row, name), name, asked) for name in ("chosen", "rejected"))
-    return Record(asked, chosen, rejected, tie=_is_tie(row))
+    """A prompt with a better and a worse response, each as text or messages.
+
+    Where the responses hold the whole conversation, that is the prompt: a column ``prompt`` beside them often repeats
+    its first or its last turn.
+    """
+    if (lone := lone_rejected(row)) is not None:
+        asked, chosen = split_reply(messages(said(row[lone[0]]), lone[0]), lone[0])
+        return Record(asked, chosen, reply(only(row[lone[1]]), lone[1], asked))
+    better, worse = _sides(row)
+    if any(columns.is_whole(row[name]) for name in (better, worse)):
+        return _with_listed_prompt(row, _from_conversations(row, better, worse))
+    asked = required_prompt(row)
+    return Record(asked, *(reply(only(row[name]), name, asked) for name in (better, worse)))
 
 
 def read_conversational(row: Row) -> Record:
     """``prompt``, ``chosen`` and ``rejected``, all as messages."""
     for name in ("prompt", "chosen", "rejected"):
-        messages(require(row, name), name)
+        messages(said(require(row, name)), name)
     return read_explicit(row)
 
 
 def read_implicit(row: Row) -> Record:
     """``chosen`` and ``rejected`` that both begin with the prompt, as messages or as text.
 
-    Text is parted at the last blank before the two begin to differ, so that no word is torn.
+    Text is parted at the last blank before the two begin to differ, so that no word is torn. As that may be anywhere
+    in a prompt or in an answer, it has to be asked for by name.
     """
-    chosen, rejected = require(row, "chosen"), require(row, "rejected")
-    if isinstance(chosen, list):
-        asked, better, worse = split_pair(messages(chosen, "chosen"), messages(rejected, "rejected"))
-        return Record(asked, better, worse, tie=_is_tie(row))
-    if text(chosen, "chosen") == text(rejected, "rejected"):
-        message = "the same as 'chosen', so nothing shows where the prompt ends; give a field 'prompt'"
-        raise DataError(message, field("rejected"), _prompt_elsewhere(row))
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(f"{chosen} ", f"{rejected} ", strict=False))
-    shared = re.match(r"(.*\S)\s", "".join(letter for letter, _ in same), re.DOTALL)
+    better, worse = _sides(row)
+    if any(columns.is_whole(row[name]) for name in (better, worse)):
+        return _from_conversations(row, better, worse)
+    chosen, rejected = text(row[better], better), text(row[worse], worse)
+    if chosen == rejected:
+        message = f"the same as '{better}', so nothing shows where the prompt ends; give a field 'prompt'"
+        raise DataError(message, field(worse))
+    shared = shared_words(chosen, rejected)
     if shared is None:
-        message = "does not begin with the same words as 'chosen'; give a field 'prompt'"
-        raise DataError(message, field("rejected"), _prompt_elsewhere(row))
-    better = filled(chosen[shared.end(1) :], "chosen").strip()
-    worse = filled(rejected[shared.end(1) :], "rejected").strip()
-    return Record((Message("user", shared[1]),), better, worse, tie=_is_tie(row))
+        raise DataError(f"does not begin with the same words as '{better}'; give a field 'prompt'", field(worse))
+    answers = (filled(value[len(shared) :], name).strip() for value, name in ((chosen, better), (rejected, worse)))
+    return Record((Message("user", shared.strip()),), *answers)
 
 
-def _prompt_elsewhere(row: Row) -> str:
-    """How to name the field that the prompt stands in, if there is one that it may stand in."""
-    others = [name for name, value in row.items() if name not in ("chosen", "rejected") and isinstance(value, str)]
-    if not others:
-        return ""
-    named = f"--data.sources PairFiles --data.sources.path FILE --data.sources.fields.prompt {others[0]}"
-    return f"Is {others[0]!r} the prompt? Then say so: {named}"
+def shared_words(first: str, second: str) -> str | None:
+    """The words that two texts begin with alike, with the blanks around them; None if there are none."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(f"{first} ", f"{second} ", strict=False))
+    shared = re.match(r"(.*\S)\s", "".join(letter for letter, _ in same), re.DOTALL)
+    return shared[1] if shared else None
+
+
+def read_unprompted(row: Row) -> Record:
+    """A better and a worse text that answer nothing: the prompt is empty."""
+    better, worse = _sides(row)
+    return Record((Message("user", ""),), *(filled(only(row[name]), name) for name in (better, worse)))
 
 
 def read_ultrafeedback(row: Row) -> Record:
-    """UltraFeedback, binarised: message lists with ``score_chosen`` and ``score_rejected``; equal scores are a tie."""
-    record = read_explicit(row) if has(row, "prompt") else read_implicit(row)
-    better, worse = (number(require(row, name), name) for name in ("score_chosen", "score_rejected"))
-    return replace(record, chosen_scores=(better,), rejected_scores=(worse,), tie=better == worse)
+    """UltraFeedback, binarised: message lists with ``score_chosen`` and ``score_rejected``."""
+    for name in ("score_chosen", "score_rejected"):
+        if numeric(require(row, name), name) is None:
+            raise DataError("is no number", field(name))
+    return read_explicit(row)
 
 
-def read_hh(row: Row) -> Record:
-    r"""HH-RLHF: whole transcripts in ``chosen`` and ``rejected``; or one in ``prompt``, with plain replies or none.
+def completed(record: Record, row: Row) -> Record:
+    """A record with what any row may bring beside prompt and responses: system turn, tools, scores, margin, tie."""
+    head = [*tools_turn(row), *system_turn(row, record.prompt)]
+    if head:
+        listed_tools = [turn for turn in head if turn.role == "tools"]
+        record = replace(record, prompt=(*listed_tools, *(t for t in head if t.role == "system"), *record.prompt))
+    if record.chosen is None or record.rejected is None:
+        return record
+    pair = columns.sides(row)
+    if pair is not None and record.chosen_scores is None and not record.grades:
+        record = _with_scores(record, row, pair)
+    margin = columns.find(row, columns.MARGINS)
+    if record.strength is None and margin is not None and (value := numeric(row[margin], margin)) is not None:
+        record = replace(record, strength=value)
+    equal = record.chosen_scores is not None and record.chosen_scores == record.rejected_scores
+    return replace(record, tie=record.tie or row.get("tie") is True or (equal and pair is not None))
 
-    Turns begin with ``Human:`` or ``Assistant:`` after a blank line (Bai et al. 2022, arXiv:2204.05862).
-    Blanks around a turn are not part of it.
+
+def _with_scores(record: Record, row: Row, pair: tuple[Any, Any]) -> Record:
+    found = columns.side_scores(row, *pair)
+    if found is None:
+        return record
+    scores = [_numbers(row[name], name) for name in found]
+    if None in scores:
+        return record
+    return replace(record, chosen_scores=scores[0], rejected_scores=scores[1])
+
+
+def _numbers(value: Any, name: str) -> tuple[float, ...] | None:
+    listed_values = value if isinstance(value, list) else [value]
+    found = [numeric(each, name) for each in listed_values]
+    return tuple(each for each in found if each is not None) if found and None not in found else None
+
+
+def _sides(row: Row) -> tuple[Any, Any]:
+    """The columns of the better and the worse response.
+
+    Raises:
+        DataError: If the row has no such pair.
     """
-    if not has(row, "prompt"):
-        whole = (parse_transcript(text(require(row, name), name), name) for name in ("chosen", "rejected"))
-        asked, chosen, rejected = split_pair(*whole)
-        return Record(asked, chosen, rejected, tie=_is_tie(row))
-    asked = parse_prompt(text(row["prompt"], "prompt"), "prompt")
-    if has(row, "chosen") or has(row, "rejected"):
-        chosen, rejected = (parse_reply(text(require(row, name), name), name) for name in ("chosen", "rejected"))
-        return Record(asked, chosen, rejected, tie=_is_tie(row))
-    name = _first(row, "response", "completion")
-    return Record(asked, chosen=parse_reply(text(row[name], name), name) if name else None)
+    pair = columns.sides(row)
+    if pair is None:
+        for name in ("chosen", "rejected"):
+            require(row, name)
+    assert pair is not None
+    return pair
 
 
-def read_hh_strength(row: Row) -> Record:
-    """HH-RLHF with the scores of ten reward models (Wang et al. 2024, arXiv:2401.06080).
-
-    ``chosen`` and ``rejected`` are lists of plain turns that alternate from the user on and end with the
-    response. ``mean preference difference`` becomes the strength (the mean score difference where it is absent),
-    and a judge's verdict in ``GPT4 label`` (1: chosen, 0: rejected) goes into ``meta['gpt4_label']``.
-    """
-    row = {name.replace("_", " "): value for name, value in row.items()}
-    asked, chosen, rejected = split_pair(_turns(row, "chosen"), _turns(row, "rejected"))
-    better, worse = _scores(row, "chosen score list"), _scores(row, "rejected score list")
-    if len(better) != len(worse):
-        message = f"{len(worse)} scores against {len(better)} of the chosen response"
-        raise DataError(message, field("rejected score list"))
-    given = row.get("mean preference difference")
-    mean = (sum(better) - sum(worse)) / len(better)
-    strength = number(mean if given is None else given, "mean preference difference")
-    verdict = row.get("GPT4 label")
-    meta = {"gpt4_label": int(verdict)} if isinstance(verdict, int | float) and verdict in (0, 1) else {}
-    return Record(asked, chosen, rejected, chosen_scores=better, rejected_scores=worse, strength=strength, meta=meta)
+def lone_rejected(row: Row) -> tuple[Any, Any] | None:
+    """Messages that end with the better response, and the column of the worse one, where there is no other pair."""
+    whole = conversation_column(row)
+    worse = columns.find(row, columns.REJECTED)
+    if whole is None or worse is None or columns.sides(row) is not None or not columns.is_whole(dict.get(row, whole)):
+        return None
+    return whole, worse
 
 
-def read_safe_rlhf(row: Row, label: str = "better_response_id") -> Record:
-    """PKU-SafeRLHF: ``response_0`` and ``response_1``, of which ``label`` names the preferred one.
-
-    Args:
-        row: The row.
-        label: The field with the number of the preferred response: ``better_response_id`` for helpfulness,
-            ``safer_response_id`` for harmlessness (Dai et al. 2023, arXiv:2310.12773).
-    """
-    asked = prompt(require(row, "prompt"))
-    responses = [reply(require(row, name), name, asked) for name in ("response_0", "response_1")]
-    best = _index(row, label)
-    return Record(asked, responses[best], responses[1 - best])
+def _with_listed_prompt(row: Row, record: Record) -> Record:
+    """A record under the prompt of a column of messages, where that says more than the responses' conversations."""
+    if not has(row, "prompt") or not isinstance(said(dict.get(row, "prompt")), list):
+        return record
+    given = ends_with_user(messages(said(row["prompt"]), "prompt"), "prompt")
+    longer, shorter = sorted((given, record.prompt), key=len, reverse=True)
+    if longer[len(longer) - len(shorter) :] != shorter:
+        raise DataError("is another conversation than the responses begin with", field("prompt"))
+    return replace(record, prompt=longer)
 
 
-def read_tldr(row: Row) -> Record:
-    """TL;DR comparisons (Stiennon et al. 2020, arXiv:2009.01325): ``info``, two ``summaries`` and the ``choice``.
-
-    The prompt is the post under the headings of the paper's appendix, then ``TL;DR:``; a news article, which
-    some of the comparisons are about, takes the place of the post.
-    """
-    info, summaries = require(row, "info"), require(row, "summaries")
-    if not isinstance(info, dict):
-        raise DataError(f"expected an object, found {describe(info)}", field("info"))
-    if not isinstance(summaries, list) or len(summaries) != 2:
-        found = f"{len(summaries)} of them" if isinstance(summaries, list) else describe(summaries)
-        raise DataError(f"expected a list of two summaries, found {found}", field("summaries"))
-    texts = [_summary(item, f"summaries[{index}]") for index, item in enumerate(summaries)]
-    best = _index(row, "choice")
-    return Record((Message("user", _post(info)),), texts[best], texts[1 - best])
+def only(value: Any) -> Any:
+    """The text in a list of one; any other value as it is."""
+    return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) else value
 
 
-def _post(info: Row) -> str:
-    body = _first(info, "post", "article")
-    if body is None:
-        raise DataError("missing, and so is 'info.article'", field("info.post"))
-    headings = {"SUBREDDIT": "subreddit", "TITLE": "title", body.upper(): body}
-    given = [(heading, text(info[name], f"info.{name}")) for heading, name in headings.items() if has(info, name)]
-    lines = [f"{heading}: {'r/' if heading == 'SUBREDDIT' else ''}{content.strip()}" for heading, content in given]
-    return "\n\n".join([*lines, "TL;DR:"])
+def _from_conversations(row: Row, better: Any, worse: Any) -> Record:
+    """A pair of which one response or both come with the whole conversation."""
+    values = [said(row[name]) for name in (better, worse)]
+    whole = [columns.is_whole(value) for value in values]
+    if all(whole):
+        turns = [messages(value, name) for value, name in zip(values, (better, worse), strict=True)]
+        return Record(*split_pair(*turns, names=(str(better), str(worse))))
+    place = whole.index(True)
+    asked, answer = split_reply(messages(values[place], (better, worse)[place]), (better, worse)[place])
+    other = reply(only(values[1 - place]), (better, worse)[1 - place], asked)
+    return Record(asked, *((answer, other) if place == 0 else (other, answer)))
 
 
-def _summary(item: Any, name: str) -> str:
-    if not isinstance(item, dict):
-        raise DataError(f"expected an object with 'text', found {describe(item)}", field(name))
-    return filled(item.get("text"), f"{name}.text").strip()
-
-
-def _turns(row: Row, name: str) -> tuple[Message, ...]:
-    turns = require(row, name)
-    if not isinstance(turns, list) or not turns or len(turns) % 2:
-        found = f"{len(turns)} of them" if isinstance(turns, list) else describe(turns)
-        raise DataError(f"expected an even number of turns, user and assistant in turn, found {found}", field(name))
-    roles = ("user", "assistant")
-    return tuple(Message(roles[i % 2], text(turn, f"{name}[{i}]").strip()) for i, turn in enumerate(turns))
-
-
-def _scores(row: Row, name: str) -> tuple[float, ...]:
-    scores = require(row, name)
-    if not isinstance(scores, list) or not scores:
-        raise DataError(f"expected a list of scores, found {describe(scores)}", field(name))
-    return tuple(number(score, f"{name}[{index}]") for index, score in enumerate(scores))
-
-
-def _index(row: Row, name: str) -> int:
-    found = require(row, name)
-    if isinstance(found, bool) or found not in (0, 1):
-        shown = found if isinstance(found, int | float) else describe(found)
-        raise DataError(f"expected 0 or 1, found {shown}", field(name))
-    return int(found)
-
-
-def _first(row: Row, *names: str) -> str | None:
-    return next((name for name in names if has(row, name)), None)
-
-
-def _is_tie(row: Row) -> bool:
-    return row.get("tie") is True
+def _truth(value: Any, name: str) -> bool:
+    words = {"true": True, "false": False, "good": True, "bad": False, "desirable": True, "undesirable": False}
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    if value in (0, 1):
+        return bool(value)
+    raise DataError(f"expected true or false, found {describe(value)}", field(name))

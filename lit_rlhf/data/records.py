@@ -7,26 +7,54 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["tools", "system", "user", "assistant", "tool"]
+"""Who speaks. ``tool`` is a tool's result; ``tools``, before all others, lists the tools that may be called."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        content: What is said; for ``tools``, their descriptions as a JSON list.
+        extra: What else a chat template may write of the turn, as a JSON object: the assistant's ``tool_calls``, its
+            ``reasoning_content``, a tool's ``name`` or ``tool_call_id``. Empty for most.
+    """
 
     role: Role
     content: str
+    extra: str = ""
+
+
+class ToolCall(str):
+    """A response that calls tools. Its text shows the calls as JSON; a chat template writes the ``message``."""
+
+    message: Message
+
+    def __new__(cls, message: Message) -> "ToolCall":
+        """Show a message's words and its calls as one text."""
+        calls = json.loads(message.extra)["tool_calls"]
+        functions = [json.dumps(call.get("function", call), ensure_ascii=False) for call in calls]
+        text = super().__new__(cls, "\n".join(filter(None, [message.content, *functions])))
+        text.message = message
+        return text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and other processes keep the message."""
+        return (ToolCall, (self.message,))
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """A prompt with a preferred and a rejected response.
 
-    A demonstration has no ``rejected``; a bare prompt has neither. What is known about the labels beyond
-    the preference itself rides along for measurement and for the treatments, never for plain training.
+    A demonstration has no ``rejected``, a response that somebody marked as bad no ``chosen``, a bare prompt neither.
+    What is known about the labels beyond the preference itself rides along for measurement and for the treatments,
+    never for plain training.
 
     Attributes:
-        prompt: The conversation so far; its last message is the user's.
+        prompt: The conversation so far; its last message is the user's, or a tool's result.
         chosen: The response that the annotator preferred (or the demonstration).
         rejected: The other response.
         source: Name of the source, for reports per source.
@@ -36,9 +64,12 @@ class Record:
         tie: The annotators saw no difference.
         chosen_scores: Scores of the chosen response that came with the data, one per scoring model.
         rejected_scores: The same for the rejected response.
+        responses: All responses, where the data has a list of them; ``chosen`` is the best, ``rejected`` the worst.
+        grades: One number per response, higher is better: scores, or ranks with a minus sign.
         strength: Mean preference strength that came with the data.
         meta: Anything else worth keeping, by name. ``truncated`` names those of ``chosen`` and ``rejected`` that were
             cut off: such a response has no end, and none is written behind it.
+        row: All columns of the row that it was read from, where somebody may ask for them: prompts keep theirs.
     """
 
     prompt: tuple[Message, ...]
@@ -50,8 +81,11 @@ class Record:
     tie: bool = False
     chosen_scores: tuple[float, ...] | None = None
     rejected_scores: tuple[float, ...] | None = None
+    responses: tuple[str, ...] = ()
+    grades: tuple[float, ...] = ()
     strength: float | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    row: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def prompt_hash(self) -> str:
@@ -73,7 +107,7 @@ class Record:
 
 def prompt_hash(prompt: tuple[Message, ...]) -> str:
     """Sixteen hexadecimal digits that name a conversation, the same on every machine and in every run."""
-    return _digest([[message.role, message.content] for message in prompt])
+    return _digest([[message.role, message.content, *filter(None, [message.extra])] for message in prompt])
 
 
 def _digest(content: list[Any]) -> str:

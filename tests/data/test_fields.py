@@ -30,9 +30,13 @@ def test_share_gpt_keys_give_the_same_messages():
         ([], "field 'chosen': the list of messages is empty"),
         (["q"], r"field 'chosen\[0\]': expected a message"),
         ([USER, {"role": "user"}], r"field 'chosen\[1\]': a message needs role and content .* it has: role"),
-        ([{"role": "tool", "content": "x"}], r"field 'chosen\[0\].role': unknown role 'tool'; known are system, user"),
+        (
+            [{"role": "narrator", "content": "x"}],
+            r"field 'chosen\[0\].role': unknown role 'narrator'; known are system, dev",
+        ),
         ([{"role": None, "content": "x"}], r"field 'chosen\[0\].role': expected text, found null"),
-        ([{"role": "user", "content": [{"text": "x"}]}], r"field 'chosen\[0\].content': expected text, found a list"),
+        ([{"role": "user", "content": {"a": "x"}}], r"field 'chosen\[0\].content': expected text, found an object"),
+        ([{"role": "user", "content": [3]}], r"field 'chosen\[0\].content\[0\]': expected a part of text"),
         ([{"role": "user", "content": "\ud800"}], "half a surrogate pair at character 1"),
     ],
 )

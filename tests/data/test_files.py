@@ -150,12 +150,13 @@ def test_label_picks_one_of_the_two_of_safe_rlhf(write):
     [
         ({"path": ""}, "path: no file is named"),
         ({"path": []}, "path: no file is named"),
-        ({"format": "hhh"}, "format: unknown format 'hhh'; known are prompt"),
+        ({"format": "hhh"}, "format: unknown format 'hhh'; known are unprompted"),
         ({"on_bad_row": "drop"}, "on_bad_row: expected 'stop' or 'skip', found 'drop'"),
         ({"weight": 0.0}, "weight: expected a positive number"),
         ({"weight": float("nan")}, "weight: expected a positive number"),
         ({"limit": 0}, "limit: expected a positive number"),
         ({"label": "best"}, "label: expected 'better' or 'safer'"),
+        ({"pairs": "best"}, "pairs: expected 'extremes' or 'all', found 'best'"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_read(options, says):
@@ -213,8 +214,8 @@ def test_real_preference_files_read_without_a_bad_row():
             {"format": "explicit"},
             "--data.sources.fields.chosen choosen",
         ),
-        ({"question": "a", "good": "b", "bad": "c"}, {}, "--data.sources PairFiles --data.sources.path {file}"),
-        ({"question": "a", "good": "b", "bad": "c"}, {"fields": {"prompt": "questio"}}, "did you mean 'question'?"),
+        ({"ask": "a", "fine": "b", "poor": "c"}, {}, "--data.sources PairFiles --data.sources.path {file}"),
+        ({"ask": "a", "fine": "b", "poor": "c"}, {"fields": {"prompt": "as"}}, "did you mean 'ask'?"),
         ({"q": "a", "chosen": "b", "rejected": "c"}, {"fields": {"promt": "q"}}, "did you mean fields.prompt?"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_rlhf.data import readers
+from lit_rlhf.data import public_readers, readers
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.formats import FORMATS, detect_format
 from lit_rlhf.data.records import Message, Record
@@ -30,11 +30,6 @@ EXAMPLES = [
     ("conversational", {"prompt": ASKED, "chosen": ASKED + said("good"), "rejected": said("bad")}, PAIR),
     ("implicit", {"chosen": ASKED + said("good"), "rejected": ASKED + said("bad")}, PAIR),
     ("implicit", {"chosen": ASKED + said("good"), "rejected": ASKED + said("good")}, Record(PROMPT, "good", "good")),
-    (
-        "implicit",
-        {"chosen": "The sky is blue.", "rejected": "The sky is black."},
-        Record((Message("user", "The sky is"),), "blue.", "black."),
-    ),
     ("hh", {"chosen": f"{TRANSCRIPT} good", "rejected": f"{TRANSCRIPT} bad"}, PAIR),
     ("hh", {"prompt": TRANSCRIPT, "chosen": " good", "rejected": "bad\n"}, PAIR),
     ("hh", {"prompt": TRANSCRIPT.lstrip(), "chosen": "good", "rejected": "bad"}, PAIR),
@@ -115,6 +110,48 @@ EXAMPLES = [
         {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "good"}]},
         Record(PROMPT[:1], "good"),
     ),
+    ("marked", {"prompt": "q", "completion": "good", "label": True}, Record(PROMPT[:1], "good")),
+    ("marked", {"prompt": "q", "completion": "bad", "label": False}, Record(PROMPT[:1], rejected="bad")),
+    (
+        "compared",
+        {"prompt": "q", "response_a": "bad", "response_b": "good", "preferred": "b"},
+        Record(PROMPT[:1], "good", "bad"),
+    ),
+    (
+        "compared",
+        {"context": ASKED, "response1": "good", "response2": "bad", "overall_preference": -3},
+        Record(PROMPT, "good", "bad", strength=3.0),
+    ),
+    (
+        "compared",
+        {"history": "q", "human_ref_A": "bad", "human_ref_B": "good", "labels": 0, "score_A": 2, "score_B": 9},
+        Record(PROMPT[:1], "good", "bad", chosen_scores=(9.0,), rejected_scores=(2.0,)),
+    ),
+    (
+        "compared",
+        {"conversation_a": ASKED + said("good"), "conversation_b": ASKED + said("bad"), "winner": "tie"},
+        Record(PROMPT, "good", "bad", tie=True),
+    ),
+    (
+        "graded",
+        {"prompt": "q", "responses": ["so", "good", "bad"], "scores": [5, 9.5, 1]},
+        Record(PROMPT[:1], "good", "bad", responses=("so", "good", "bad"), grades=(5.0, 9.5, 1.0)),
+    ),
+    (
+        "graded",
+        {"prompt": TRANSCRIPT, "answers": [{"answer": "bad", "rank": 2}, {"answer": "good", "rank": 1}]},
+        Record(PROMPT, "good", "bad", responses=("bad", "good"), grades=(-2.0, -1.0)),
+    ),
+    (
+        "graded",
+        {"prompt": "q", "chosen": ["good"], "rejected": ["bad", "so"]},
+        Record(PROMPT[:1], "good", "so", responses=("good", "bad", "so"), grades=(1.0, 0.0, 0.0)),
+    ),
+    (
+        "ranked",
+        {"instruction": "q", "input": "", "output": ["good", "bad"]},
+        Record(PROMPT[:1], "good", "bad", responses=("good", "bad"), grades=(0.0, -1.0)),
+    ),
     ("prompt", {"prompt": ASKED, "difficulty": 3}, Record(PROMPT)),
     ("prompt", {"prompt": [SYSTEM, ASKED[0]]}, Record((Message("system", "be kind"), PROMPT[0]))),
 ]
@@ -126,13 +163,27 @@ def test_each_format_is_recognised_and_read(name, row, expected):
     assert FORMATS[name](row) == expected
 
 
-def test_every_format_has_an_example():
-    assert {name for name, _, _ in EXAMPLES} == set(FORMATS)
+def test_every_format_that_is_recognised_has_an_example():
+    assert {name for name, _, _ in EXAMPLES} == set(FORMATS) - {"unprompted", "stepwise"}
+
+
+def test_texts_without_a_prompt_are_read_when_asked_for():
+    row = {"chosen": "The sky is blue.", "rejected": "The sky is black."}
+    assert detect_format(row) is None
+    assert FORMATS["implicit"](row) == Record((Message("user", "The sky is"),), "blue.", "black.")
+    assert FORMATS["unprompted"](row) == Record((Message("user", ""),), row["chosen"], row["rejected"])
+
+
+def test_steps_with_labels_are_refused_by_name():
+    row = {"prompt": "q", "completions": ["one", "two"], "labels": [True, False]}
+    assert detect_format(row) == "stepwise"
+    with pytest.raises(DataError, match="field 'completions': steps of one answer.*no preferences"):
+        FORMATS["stepwise"](row)
 
 
 def test_the_other_label_of_safe_rlhf():
     row = next(row for name, row, _ in EXAMPLES if name == "safe-rlhf")
-    assert readers.read_safe_rlhf(row, label="safer_response_id") == Record(PROMPT[:1], "bad", "good")
+    assert public_readers.read_safe_rlhf(row, label="safer_response_id") == Record(PROMPT[:1], "bad", "good")
 
 
 BROKEN = [
@@ -167,6 +218,11 @@ BROKEN = [
     ("ultrafeedback-binarized", {"prompt": "q", "chosen": "x", "rejected": "y"}, "field 'score_chosen': missing"),
     ("demonstration", {"prompt": "q"}, "field 'response': missing"),
     ("demonstration", {"messages": said("x")}, "field 'messages': there is no prompt"),
+    ("marked", {"prompt": "q", "completion": "x", "label": "maybe"}, "field 'label': expected true or false"),
+    ("compared", {"prompt": "q", "response_a": "x", "response_b": "y"}, "field 'response_a': nothing says which"),
+    ("graded", {"prompt": "q", "responses": ["x", "y"], "scores": [1]}, "one number for each of 2 responses"),
+    ("graded", {"prompt": "q", "responses": "x"}, "field 'responses': expected a list of responses"),
+    ("ranked", {"prompt": "q", "responses": []}, "field 'responses': expected a list of responses"),
     ("prompt", {"text": "q"}, "field 'prompt': missing; the row has: text"),
 ]
 
@@ -185,8 +241,8 @@ def test_whole_transcripts_and_parted_ones_give_the_same_record(turns, better, w
     speakers = ("Human", "Assistant")
     prompt = "".join(f"\n\n{speakers[i % 2]}: {turn}" for i, turn in enumerate(turns)) + "\n\nAssistant:"
     better = f"well\n\nAssistant: {better}" if stray else better
-    parted = readers.read_hh({"prompt": prompt, "chosen": better, "rejected": worse})
-    assert readers.read_hh({"chosen": f"{prompt} {better}", "rejected": f"{prompt} {worse}"}) == parted
+    parted = public_readers.read_hh({"prompt": prompt, "chosen": better, "rejected": worse})
+    assert public_readers.read_hh({"chosen": f"{prompt} {better}", "rejected": f"{prompt} {worse}"}) == parted
     assert [message.content for message in parted.prompt] == turns
 
 
@@ -224,13 +280,13 @@ rows = st.one_of(
 
 def check(record: Record) -> None:
     assert isinstance(record.prompt, tuple)
-    assert record.prompt[-1].role == "user"
+    assert record.prompt[-1].role in ("user", "tool")
     for turn in record.prompt:
-        assert turn.role in ("system", "user", "assistant")
+        assert turn.role in ("tools", "system", "user", "assistant", "tool")
         turn.content.encode("utf-8")
     for response in (record.chosen, record.rejected):
         assert response is None or response.strip()
-    assert record.rejected is None or record.chosen is not None
+    assert len(record.responses) == len(record.grades)
     assert isinstance(record.tie, bool)
     scores = (record.chosen_scores, record.rejected_scores)
     assert (scores[0] is None) == (scores[1] is None)
@@ -266,11 +322,3 @@ def test_any_row_gives_a_valid_record_or_a_data_error(row):
 @given(st.sampled_from([row for _, row, _ in EXAMPLES]), changes)
 def test_a_good_row_with_one_field_changed_does_too(row, change):
     check_all(row | change)
-
-
-def test_a_prompt_in_a_field_of_another_name_is_asked_for():
-    with pytest.raises(DataError, match=r"Is 'question' the prompt\? Then say so: .*fields\.prompt question"):
-        FORMATS["implicit"]({"question": "Which sky?", "chosen": "blue sky", "rejected": "black sky"})
-    with pytest.raises(DataError) as plain:
-        FORMATS["implicit"]({"chosen": "blue sky", "rejected": "black sky"})
-    assert "\n" not in str(plain.value)

@@ -1,0 +1,212 @@
+"""Lists of messages in the shapes that chat data comes in, as `Message` objects.
+
+``role`` and ``content``, or ``from`` and ``value`` as ShareGPT writes them; roles in any case and under other names;
+content as text or as a list of text parts; calls of tools and their results; and all of that written as one text.
+"""
+
+import ast
+import json
+from contextlib import suppress
+from typing import Any, cast
+
+from lit_rlhf.data.errors import DataError, excerpt
+from lit_rlhf.data.records import Message, Role, ToolCall
+from lit_rlhf.data.values import describe, field, filled, listed, text
+
+Conversation = tuple[Message, ...]
+
+_ROLES: dict[str, tuple[str, ...]] = {
+    "system": ("system", "developer"),
+    "user": ("user", "human", "prompter"),
+    "assistant": ("assistant", "gpt", "model", "bot", "ai", "chatbot", "chatgpt", "function_call", "tool_call"),
+    "tool": ("tool", "observation", "function", "ipython", "tool_response", "function_response"),
+}
+_ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
+_CALLS = ("function_call", "tool_call")  # roles of turns that are nothing but a call
+_ROLE_KEYS, _CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "text")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+_NO_TEXT = ("image", "image_url", "input_image", "audio", "input_audio", "video", "video_url", "file")
+_LONGEST_LITERAL = 2**20
+
+
+def messages(value: Any, name: str) -> Conversation:
+    """Read a list of messages, or the text of one.
+
+    Raises:
+        DataError: If it is no list, is empty, or a message lacks its role or content, has an unknown role, or says
+            something that is no text.
+    """
+    turns = spelled_out(value)
+    if isinstance(turns, dict):
+        turns = [turns]
+    if not isinstance(turns, list):
+        raise DataError(f"expected a list of messages, found {describe(turns)}", field(name))
+    if not turns:
+        raise DataError("the list of messages is empty", field(name))
+    return tuple(_message(item, f"{name}[{index}]") for index, item in enumerate(turns))
+
+
+def spelled_out(value: Any) -> Any:
+    """A list of messages that was written as one text (JSON, or as Python prints it), as that list; else the value."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")) or len(value) > _LONGEST_LITERAL:
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        try:
+            found = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return value
+    turns = [found] if isinstance(found, dict) else found
+    return found if is_conversation(turns) else value
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether a value is a list of messages, going by the keys of its entries."""
+    return isinstance(value, list) and bool(value) and all(map(is_message, value))
+
+
+def is_message(value: Any) -> bool:
+    """Whether a value is an object with a role and something said."""
+    if not isinstance(value, dict):
+        return False
+    said = any(key in value for key in (*_CONTENT_KEYS, "tool_calls", "function_call"))
+    return said and any(key in value for key in _ROLE_KEYS)
+
+
+def answer(message: Message, name: str) -> str:
+    """What an assistant's message answers: its text, behind its reasoning if it shows any, or its calls of tools.
+
+    Raises:
+        DataError: If it is blank.
+    """
+    extra = json.loads(message.extra) if message.extra else {}
+    if "tool_calls" in extra:
+        return ToolCall(message)
+    said = filled(message.content, name)
+    reasoning = extra.get("reasoning_content")
+    return f"<think>\n{reasoning.strip()}\n</think>\n\n{said}" if reasoning and "</think>" not in said else said
+
+
+def tools(value: Any, name: str) -> Conversation:
+    """The tools that an assistant may call, as the turn that stands before all others; nothing where there are none.
+
+    Raises:
+        DataError: If it is no list of objects, nor the JSON of one.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else []
+        except (ValueError, RecursionError):
+            raise DataError("expected a list of tools, found a text that is no JSON", field(name)) from None
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise DataError(f"expected a list of tools, found {describe(value)}", field(name))
+    return (Message("tools", _json([_without_nulls(tool) for tool in value])),) if value else ()
+
+
+def _message(item: Any, name: str) -> Message:
+    if not isinstance(item, dict):
+        raise DataError(f"expected a message {{role, content}}, found {describe(item)}", field(name))
+    role_key = next((key for key in _ROLE_KEYS if key in item), None)
+    content_key = next((key for key in _CONTENT_KEYS if key in item), None)
+    calls = item.get("tool_calls") or ([item["function_call"]] if item.get("function_call") else [])
+    if role_key is None or (content_key is None and not calls):
+        raise DataError(f"a message needs role and content (or from and value); it has: {listed(item)}", field(name))
+    said = text(item[role_key], f"{name}.{role_key}").strip().lower()
+    if said not in _ROLE_OF:
+        known = ", ".join(_ROLE_OF)
+        message = f"unknown role '{excerpt(item[role_key])}'; known are {known}"
+        raise DataError(message, field(f"{name}.{role_key}"))
+    role = cast(Role, _ROLE_OF[said])
+    content = "" if content_key is None else item[content_key]
+    where = f"{name}.{content_key or 'content'}"
+    if said in _CALLS:
+        calls, content = _called(content, where), ""
+    content = "" if calls and content is None else _content(content, where)
+    return Message(role, content, _extra(role, item, calls, name))
+
+
+def _content(value: Any, name: str) -> str:
+    """What a message says: text, or a list of text parts, which become lines."""
+    if isinstance(value, dict) and "parts" in value:
+        value = value["parts"]
+    if not isinstance(value, list):
+        return text(value, name)
+    return "\n".join(_part(part, f"{name}[{index}]") for index, part in enumerate(value))
+
+
+def _part(value: Any, name: str) -> str:
+    if isinstance(value, str):
+        return text(value, name)
+    if not isinstance(value, dict):
+        raise DataError(f"expected a part of text, found {describe(value)}", field(name))
+    kind = value.get("type", "text")
+    if kind in _NO_TEXT or (value.get("text") is None and any(value.get(key) is not None for key in _NO_TEXT)):
+        shown = kind if kind in _NO_TEXT else next(key for key in _NO_TEXT if value.get(key) is not None)
+        raise DataError(
+            f"a part of the kind '{shown}': pictures, sounds and films are not read, only text", field(name)
+        )
+    return text(value.get("text", value.get("content")), f"{name}.text")
+
+
+def _extra(role: str, item: dict[str, Any], calls: Any, name: str) -> str:
+    """What a template may write of a message besides its content, as JSON; empty where there is nothing."""
+    extra: dict[str, Any] = {}
+    if calls:
+        if role != "assistant":
+            raise DataError(f"calls of tools in a turn of the {role}", field(name))
+        extra["tool_calls"] = _normal_calls(calls, f"{name}.tool_calls")
+    if role == "assistant":
+        reasoning = next(
+            (item[key] for key in _REASONING if isinstance(item.get(key), str) and item[key].strip()), None
+        )
+        extra |= {"reasoning_content": text(reasoning, f"{name}.reasoning_content")} if reasoning else {}
+    if role == "tool":
+        extra |= {key: item[key] for key in ("name", "tool_call_id") if isinstance(item.get(key), str)}
+    return _json(extra) if extra else ""
+
+
+def _called(content: Any, name: str) -> list[Any]:
+    """The calls that ShareGPT writes as JSON into the value of a turn."""
+    try:
+        found = json.loads(content) if isinstance(content, str) else content
+    except (ValueError, RecursionError):
+        raise DataError("expected a call of a tool as JSON, found other text", field(name)) from None
+    return found if isinstance(found, list) else [found]
+
+
+def _normal_calls(calls: Any, name: str) -> list[dict[str, Any]]:
+    """Calls as chat templates expect them: ``function`` with a name and with arguments that are an object."""
+    if isinstance(calls, str):
+        calls = _called(calls, name)
+    if not isinstance(calls, list):
+        raise DataError(f"expected a list of calls, found {describe(calls)}", field(name))
+    normal = []
+    for index, call in enumerate(calls):
+        call = _without_nulls(call) if isinstance(call, dict) else call
+        function = call.get("function", call) if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise DataError("a call needs the name of a function", field(f"{name}[{index}]"))
+        arguments = function.get("arguments", {})
+        if isinstance(arguments, str):
+            with suppress(ValueError, RecursionError):  # what is no JSON is left as the text it is
+                arguments = json.loads(arguments) if arguments.strip() else {}
+        identity = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
+        normal.append({**identity, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
+    return normal
+
+
+def _without_nulls(value: Any) -> Any:
+    """A value less its null entries, which tables fill in wherever another row has a key."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _json(value: Any) -> str:
+    try:
+        written = json.dumps(value, ensure_ascii=False, default=str)
+        written.encode("utf-8")
+    except (ValueError, RecursionError, UnicodeEncodeError):
+        raise DataError("a call or a description of a tool that is no valid JSON", field("tools")) from None
+    return written

@@ -1,0 +1,87 @@
+"""What to say of rows that look like no known format, and which option settles what they are."""
+
+from collections.abc import Callable, Sequence
+
+from lit_rlhf.data import columns, prompt_readers
+from lit_rlhf.data.errors import excerpt
+from lit_rlhf.data.formats import FORMATS
+from lit_rlhf.data.readers import shared_words
+from lit_rlhf.data.values import Row, listed
+
+_LONGEST_NAME = 40
+
+Options = Callable[[dict[str, str]], str]
+
+
+def unknown_row(rows: Sequence[Row], options: Options) -> tuple[str, str]:
+    """A message and a hint for rows that look like no known format.
+
+    Args:
+        rows: The first rows of a file.
+        options: Writes the command line with some options of the source.
+    """
+    row = rows[0]
+    pair = columns.sides(row)
+    if pair is not None and all(isinstance(row[name], str) for name in pair):
+        return _without_prompt(rows, pair, options)
+    name = columns.response_list(row)
+    if name is not None and prompt_readers.prompt_of(row) is not None:
+        message = f"'{name}' lists responses, but nothing tells which are better; the row has: {listed(row)}"
+        hint = f"If they are listed from best to worst: {options({'format': 'ranked'})}"
+        return message, f"{hint}\n  If only the prompts are wanted: {options({'format': 'prompt'})}"
+    found = columns.numbered(row)
+    if found is not None and prompt_readers.prompt_of(row) is not None:
+        first, second = found.columns[:2]
+        message = (
+            f"'{first}' and '{second}' are responses, but nothing tells which is better; the row has: {listed(row)}"
+        )
+        return (
+            message,
+            f"If '{first}' is better: {options({'fields.chosen': str(first), 'fields.rejected': str(second)})}",
+        )
+    message = f"no known format has the fields of this row: {listed(row)}"
+    return message, f"{_guess(row, options)}\n  The formats that can be named are {', '.join(FORMATS)}."
+
+
+def _without_prompt(rows: Sequence[Row], pair: tuple[str, str], options: Options) -> tuple[str, str]:
+    """Pairs of texts without a prompt: which column holds it, or do both texts begin with it?"""
+    row = rows[0]
+    better, worse = pair
+    message = (
+        f"'{better}' and '{worse}' are texts, and no column is known to hold their prompt; the row has: {listed(row)}"
+    )
+    others = [name for name, value in row.items() if name not in pair and isinstance(value, str) and value.strip()]
+    if others:
+        asked = max(others, key=lambda name: _looks_like_a_prompt(name, rows))
+        return message, f"Is {excerpt(str(asked))!r} the prompt? Then say so: {options({'fields.prompt': str(asked)})}"
+    texts = [(each.get(better), each.get(worse)) for each in rows]
+    begin_alike = all(isinstance(a, str) and isinstance(b, str) and a != b and _parts(a, b) for a, b in texts)
+    if begin_alike:
+        return message, f"If both begin with the prompt, as far as they are alike: {options({'format': 'implicit'})}"
+    return message, f"If they answer nothing, so that the prompt is empty: {options({'format': 'unprompted'})}"
+
+
+def _parts(first: str, second: str) -> bool:
+    shared = shared_words(first, second)
+    return shared is not None and all(text[len(shared) :].strip() for text in (first, second))
+
+
+def _looks_like_a_prompt(name: str, rows: Sequence[Row]) -> tuple[bool, float]:
+    """Ranks columns: names with a prompt's words in them first, then those with longer and more varied texts."""
+    words = ("prompt", "promt", "quest", "instr", "query", "user", "input", "ask", "post", "title", "q")
+    named = any(word in str(name).lower() for word in words[:-1]) or str(name).lower() in words
+    texts = {row.get(name) for row in rows if isinstance(row.get(name), str)}
+    return named, sum(map(len, texts)) / max(1, len(rows))
+
+
+def _guess(row: Row, options: Options) -> str:
+    """How to name the columns, by the order that prompt, better and worse response mostly stand in."""
+    named = [(str(name), value) for name, value in row.items() if len(str(name)) <= _LONGEST_NAME and name != "id"]
+    texts = [name for name, value in named if isinstance(value, str) and value.strip()]
+    texts += [name for name, value in named if isinstance(value, list) and columns.is_answer(value)]
+    if not texts:
+        return "It holds no text. Is this the right file?"
+    standards = {1: ("prompt",), 2: ("prompt", "response")}.get(len(texts), ("prompt", "chosen", "rejected"))
+    fields = dict(zip((f"fields.{standard}" for standard in standards), texts, strict=False))
+    meaning = ", ".join(f"{excerpt(name)!r} the {option.removeprefix('fields.')}" for option, name in fields.items())
+    return f"Is {meaning}? Then say so: {options(fields)}"

@@ -1,0 +1,117 @@
+"""Which of two responses is better, from the many ways in which data sets say it."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from lit_rlhf.data.columns import SIGNED_VERDICTS, VERDICTS, Numbered, find, names
+from lit_rlhf.data.errors import DataError, UnsettledError, excerpt
+from lit_rlhf.data.fields import Row, describe, field, listed, numeric
+
+_TIES = ("tie", "equal", "same", "both", "neither", "draw", "none", "no preference", "tie (bothbad)", "both bad")
+_ORDERED = {"first": 0, "left": 0, "second": 1, "right": 1}
+_COMPARED = re.compile(r"(\w)\s*(>+|<+|=+)\s*(\w)")
+
+
+def verdict_column(row: Row, found: Numbered) -> Any | None:
+    """The column that says which of two numbered responses is better, if there is one."""
+    return find(row, [name for name in VERDICTS if names(row).get(name) not in found.columns])
+
+
+def one_hot(row: Row, found: Numbered) -> tuple[Any, ...] | None:
+    """Columns such as ``winner_model_a`` and ``winner_model_b``, of which one is 1."""
+    known = names(row)
+    for form in ("winner_model_{}", "winner_{}", "wins_{}", "is_better_{}", f"winner_{found.stem}_{{}}"):
+        wanted = [form.format(tag) for tag in found.tags]
+        if all(name in known and dict.get(row, known[name]) is not None for name in wanted):
+            return tuple(known[name] for name in wanted)
+    return None
+
+
+def verdict_of(
+    row: Row, found: Numbered, responses: Sequence[str], scores: Sequence[float] | None, first_wins: str | None = None
+) -> float:
+    """Above 0 where the first of two responses is better, below 0 where the second is, 0 for a tie.
+
+    Args:
+        row: The row.
+        found: The columns of the responses.
+        responses: Their texts.
+        scores: Their scores, which decide where there is no verdict.
+        first_wins: What the verdict says where the first one is better.
+
+    Returns:
+        The number of steps by which it is better, where the data says so, and otherwise ± 0.5.
+
+    Raises:
+        DataError: If nothing says which is better, or it cannot be told what a verdict means.
+    """
+    hot = one_hot(row, found)
+    if hot is not None:
+        first, second = (numeric(row[column], column) or 0.0 for column in hot)
+        return _half(first - second)
+    column = verdict_column(row, found)
+    if column is None and scores is not None:
+        return _half(scores[0] - scores[1])
+    if column is None:
+        raise DataError(f"nothing says which response is better; the row has: {listed(row)}", field(found.columns[0]))
+    value = row[column]
+    if first_wins is not None:
+        is_tie = isinstance(value, str) and value.strip().lower() in _TIES
+        return 0.0 if is_tie else _half(1.0 if str(value).strip().lower() == first_wins.strip().lower() else -1.0)
+    if isinstance(value, str):
+        told = _told_by_words(row, value, found, responses)
+        if told is not None:
+            return told
+    return _told_by_number(value, column, found)
+
+
+def _told_by_words(row: Row, value: str, found: Numbered, responses: Sequence[str]) -> float | None:
+    said = value.strip().lower().strip("[]() ")
+    if said in _TIES or said.startswith("tie"):
+        return 0.0
+    compared = _COMPARED.fullmatch(said)
+    if compared and {compared[1], compared[3]} == set(found.tags):
+        sign = {">": 1.0, "<": -1.0, "=": 0.0}[compared[2][0]] * (1 if compared[1] == found.tags[0] else -1)
+        return sign * (len(compared[2]) if len(compared[2]) > 1 else 0.5)
+    word = re.split(r"[\s_\-]+", said)[-1]
+    digit = re.sub(r"^[a-z]+(?=[0-9]$)", "", word)
+    for tag in (said, word, digit):
+        if tag in found.tags:
+            return _half(1.0 if tag == found.tags[0] else -1.0)
+        if tag in _ORDERED:
+            return _half(1.0 - 2.0 * _ORDERED[tag])
+    for place, tag in enumerate(found.tags):
+        model = find(row, [f"model_{tag}", f"model{tag}", f"{found.stem}_{tag}_model"])
+        if value == responses[place] or (model is not None and row[model] == value):
+            return _half(1.0 - 2.0 * place)
+    return None
+
+
+def _told_by_number(value: Any, column: Any, found: Numbered) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise _unclear(str(value) if isinstance(value, bool) else describe(value), column, found)
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise _unclear(excerpt(str(value)).strip(), column, found) from None
+    if str(column).strip().lower() in SIGNED_VERDICTS and number == number:
+        return -number  # HelpSteer counts below zero for the first
+    if found.stem == "human_ref" and number in (0.0, 1.0):
+        return _half(number - 0.5)  # Stanford Human Preferences: 1 for A
+    if found.tags[0].isdigit():
+        if number in (float(found.tags[0]), float(found.tags[1])):
+            return _half(1.0 if number == float(found.tags[0]) else -1.0)
+        if number == 0:
+            return 0.0
+    raise _unclear(f"{number:g}", column, found)
+
+
+def _unclear(shown: str, column: Any, found: Numbered) -> DataError:
+    first, second = found.columns
+    message = f"{shown} does not tell whether '{first}' or '{second}' is better"
+    return UnsettledError(message, field(column), f"If it means '{first}'", "first_wins", shown)
+
+
+def _half(difference: float) -> float:
+    return 0.5 * ((difference > 0) - (difference < 0))
