@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from lit_rlhf.data.errors import UnsettledError
@@ -201,7 +202,7 @@ def numbered(row: Row) -> Numbered | None:
     for (stem, _), columns in groups.items():
         tags = tuple(sorted(columns))
         first = tags[0] in ("0", "1", "a")
-        if len(tags) > 1 and first and all(ord(b) == ord(a) + 1 for a, b in zip(tags, tags[1:], strict=False)):
+        if len(tags) > 1 and first and all(ord(b) == ord(a) + 1 for a, b in pairwise(tags)):
             return Numbered(stem, tags, tuple(columns[tag] for tag in tags))
     return None
 

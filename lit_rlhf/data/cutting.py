@@ -6,6 +6,7 @@ from typing import Any
 
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.data.tool_turns import head
 
 Prompt = tuple[Message, ...]
 
@@ -13,7 +14,7 @@ Prompt = tuple[Message, ...]
 def cut_prompt(prompt: Prompt, renderer: Renderer, room: int, responses: Sequence[str] = ()) -> list[int] | None:
     """Token ids of a conversation without its beginning: the latest turns that fit, or the end of the last one.
 
-    The system turn, what the template writes and the last message's end are kept.
+    The system turn, the list of tools, what the template writes and the last message's end are kept.
 
     Args:
         prompt: The conversation; its last message is the user's.
@@ -24,14 +25,16 @@ def cut_prompt(prompt: Prompt, renderer: Renderer, room: int, responses: Sequenc
     Returns:
         The ids, or None if even the frame with an empty message is too long.
     """
-    system = prompt[:1] if prompt[0].role == "system" else ()
-    turns = prompt[len(system) :]
+    kept = head(prompt)
+    turns = prompt[len(kept) :]
     for place, message in enumerate(turns[1:], 1):
         if message.role == "user":
-            ids = renderer.encoded((*system, *turns[place:]), responses)[0]
+            ids = renderer.encoded((*kept, *turns[place:]), responses)[0]
             if len(ids) <= room:
                 return ids
-    return _cut_message((*system, turns[-1]), renderer, room, responses)
+    if turns[-1].role != "user":  # a tool's result: what it answers cannot be left out
+        return None
+    return _cut_message((*kept, turns[-1]), renderer, room, responses)
 
 
 def _cut_message(prompt: Prompt, renderer: Renderer, room: int, responses: Sequence[str]) -> list[int] | None:

@@ -35,7 +35,7 @@ class Marks:
 
     def are_in(self, prompt: Prompt) -> bool:
         """Whether a message contains the text of such a token."""
-        return any(self.pattern.search(message.content) for message in prompt)
+        return any(self.pattern.search(f"{message.content}\n{message.extra}") for message in prompt)
 
     def spelled_out(self, ids: list[int]) -> list[int]:
         """Ids of a text that nobody but its author wrote, with what is left of such tokens spelled out."""
@@ -53,12 +53,15 @@ class Marks:
             prompt: The conversation.
             render: Writes it by the template.
         """
-        taken = {char for message in prompt for char in message.content}
+        taken = {char for message in prompt for char in message.content + message.extra}
         free = (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
-        said = {text: None for message in prompt for text in self.pattern.findall(message.content)}
+        said = {text: None for turn in prompt for text in self.pattern.findall(f"{turn.content}\n{turn.extra}")}
         stand_in = dict(zip(said, free, strict=False))
-        hidden = (self.pattern.sub(lambda found: stand_in[found[0]], message.content) for message in prompt)
-        rendered = render(tuple(Message(old.role, text) for old, text in zip(prompt, hidden, strict=True)))
+
+        def hidden(text: str) -> str:
+            return self.pattern.sub(lambda found: stand_in[found[0]], text)
+
+        rendered = render(tuple(Message(turn.role, hidden(turn.content), hidden(turn.extra)) for turn in prompt))
         stands_for = {char: text for text, char in stand_in.items()}
         return self._encoded(re.split(f"([{''.join(stands_for)}])", rendered), stands_for)
 

@@ -20,8 +20,9 @@ from lit_rlhf.data.answers import Answers, encode
 from lit_rlhf.data.batches import Sequences, stack_sequences
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.marks import Marks
-from lit_rlhf.data.records import Message
+from lit_rlhf.data.records import Message, ToolCall
 from lit_rlhf.data.tokenizer_folders import open_tokenizer
+from lit_rlhf.data.tool_turns import as_dicts, check_written, tools_of
 from lit_rlhf.data.turns import PROBE, Turn, common_length
 
 Prompt = tuple[Message, ...]
@@ -167,11 +168,10 @@ class Renderer:
 
     def prompt_text(self, prompt: Prompt) -> str:
         """The conversation as the template writes it, up to the assistant's next words."""
-        messages = templates.as_dicts(self._fitted(prompt))
-        turn = self._answers.turn
+        fitted, turn = self._fitted(prompt), self._answers.turn
         if turn is None or (self.thinking and turn.answers_at_once):
-            return self._written(messages, True)
-        text = self._written([*messages, {"role": "assistant", "content": PROBE}], False)
+            return self._conversation(fitted, True)
+        text = self._conversation((*fitted, Message("assistant", PROBE)), False)
         place = text.rfind(PROBE)
         if place < 0 or text[place + len(PROBE) :] != turn.closing:
             message = f"the chat template ends this conversation by {text[place:]!r}, others by {turn.closing!r}"
@@ -230,8 +230,10 @@ class Renderer:
             return self.prompt_ids(prompt), self.responses_ids(responses, truncated)
         return self._as_a_whole(prompt, responses, truncated or [False] * len(responses))
 
-    def reasons(self, responses: Iterable[str]) -> bool:
-        """Whether the template would take one of the responses apart into reasoning and answer."""
+    def reasons(self, responses: Sequence[str]) -> bool:
+        """Whether the template itself has to write one of the responses: it shows reasoning, or calls tools."""
+        if any(isinstance(text, ToolCall) for text in responses):
+            return True
         if self._answers.turn is None or not self._answers.turn.parses:
             return False
         return self.thinking or any("<think>" in text or "</think>" in text for text in responses)
@@ -289,8 +291,15 @@ class Renderer:
     def _written(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         return templates.write(self.tokenizer, messages, add_generation_prompt)
 
+    def _conversation(self, turns: Prompt, add_generation_prompt: bool) -> str:
+        """A conversation as the template writes it, with all that is said of tools in it."""
+        tools = tools_of(turns)
+        text = templates.write(self.tokenizer, as_dicts(turns), add_generation_prompt, tools)
+        check_written(turns, text, str(self.tokenizer.name_or_path or type(self.tokenizer).__name__))
+        return text
+
     def _fitted(self, prompt: Prompt) -> Prompt:
-        return templates.folded(prompt) if self._folds and prompt[0].role == "system" else prompt
+        return templates.folded(prompt) if self._folds else prompt
 
     @cached_property
     def _folds(self) -> bool:
@@ -306,7 +315,8 @@ class Renderer:
     ) -> tuple[list[int], list[list[int]]]:
         asked = self._fitted(prompt)
         generation = self._written_ids(asked, True)
-        rows = [self._written_ids((*asked, Message("assistant", text)), False) for text in responses]
+        said = [text.message if isinstance(text, ToolCall) else Message("assistant", text) for text in responses]
+        rows = [self._written_ids((*asked, message), False) for message in said]
         shared, n = common_length(generation, *rows), len(self.closing_ids)
         ended = [ids[: len(ids) - n] if cut else ids for ids, cut in zip(rows, truncated, strict=True)]
         return generation[:shared], [ids[shared:] for ids in ended]
@@ -315,7 +325,7 @@ class Renderer:
         """Token ids of a conversation as the template writes it."""
 
         def render(turns: Prompt) -> str:
-            return self._written(templates.as_dicts(turns), add_generation_prompt)
+            return self._conversation(turns, add_generation_prompt)
 
         said = self._marks.are_in(conversation)
         return self._marks.prompt_ids(conversation, render) if said else self.plain_ids(render(conversation))

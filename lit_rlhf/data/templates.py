@@ -7,6 +7,7 @@ from typing import Any
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
+from lit_rlhf.data.tool_turns import head
 from lit_rlhf.data.turns import PROBE
 
 _BOS = "{{ bos_token or '' }}"
@@ -55,7 +56,12 @@ def ended(template: str) -> str:
     return template + _ENDS_WITH_EOS
 
 
-def write(tokenizer: Any, messages: Sequence[dict[str, str]], add_generation_prompt: bool) -> str:
+def write(
+    tokenizer: Any,
+    messages: Sequence[dict[str, Any]],
+    add_generation_prompt: bool,
+    tools: list[dict[str, Any]] | None = None,
+) -> str:
     """A conversation as the tokenizer's template writes it.
 
     Raises:
@@ -66,6 +72,7 @@ def write(tokenizer: Any, messages: Sequence[dict[str, str]], add_generation_pro
     try:
         return tokenizer.apply_chat_template(
             list(messages),
+            tools=tools,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             **_PINNED,
@@ -76,13 +83,10 @@ def write(tokenizer: Any, messages: Sequence[dict[str, str]], add_generation_pro
         raise DataError(message, "chat template", "Mend it, or name another one: data.template.") from None
 
 
-def as_dicts(prompt: Sequence[Message]) -> list[dict[str, str]]:
-    """Messages as a template reads them."""
-    return [{"role": message.role, "content": message.content} for message in prompt]
-
-
 def folded(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
     """A conversation whose system turn stands before the first user's words, for templates that know no such turn."""
-    if len(prompt) < 2 or prompt[0].role != "system" or prompt[1].role != "user":
+    before = head(prompt)
+    if not before or before[-1].role != "system" or len(prompt) == len(before) or prompt[len(before)].role != "user":
         return prompt
-    return (Message("user", f"{prompt[0].content}\n\n{prompt[1].content}"), *prompt[2:])
+    system, first = before[-1], prompt[len(before)]
+    return (*before[:-1], Message("user", f"{system.content}\n\n{first.content}"), *prompt[len(before) + 1 :])

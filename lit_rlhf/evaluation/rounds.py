@@ -12,8 +12,8 @@ import torch
 from lit_rlhf.data.batches import stack_sequences
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.records import Message
 from lit_rlhf.data.store import Store, write_json
+from lit_rlhf.data.tool_turns import from_row
 from lit_rlhf.evaluation.evaluate import evaluate_pairs
 from lit_rlhf.evaluation.round_pictures import print_rounds, rounds_picture
 from lit_rlhf.rewards.model import RewardModel
@@ -125,7 +125,7 @@ def sample_spread(model: RewardModel, rows: list[dict[str, Any]]) -> float:
     Raises:
         DataError: If the model brings no calibration.
     """
-    prompts = [tuple(Message(**message) for message in row["messages"]) for row in rows for _ in row["responses"]]
+    prompts = [tuple(map(from_row, row["messages"])) for row in rows for _ in row["responses"]]
     truncated = [cut for row in rows for cut in row["truncated"]]
     texts = [text for row in rows for text in row["responses"]]
     sequences = stack_sequences(*model.renderer.rows_ids(prompts, texts, truncated), model.renderer.pad_id)

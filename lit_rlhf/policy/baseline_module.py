@@ -12,6 +12,7 @@ from lit_rlhf.data.batches import Completions, PromptBatch
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.preparation import View
 from lit_rlhf.data.store import Key, Store
+from lit_rlhf.data.tool_turns import to_row
 from lit_rlhf.networks.backbone import check_embeddings, fingerprint
 from lit_rlhf.networks.module import NetworkModule
 from lit_rlhf.networks.policy_network import PolicyNetwork
@@ -159,7 +160,7 @@ class BaselineModule(NetworkModule):
                 {
                     "prompt_hash": record.prompt_hash,
                     "prompt": record.prompt[-1].content,
-                    "messages": [{"role": message.role, "content": message.content} for message in record.prompt],
+                    "messages": [to_row(message) for message in record.prompt],
                     "responses": completions.texts[own],
                     "scores": None if scores is None else scores[own],
                     "lengths": lengths[own],

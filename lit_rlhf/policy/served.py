@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -15,6 +14,7 @@ from lit_rlhf.data.endpoint import Endpoint
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.data.tool_turns import request
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.policy.samplers import Sampler
@@ -109,7 +109,7 @@ class ServedSampler(Sampler):
                 hint = "Raise data.max_length, or send ids."
                 raise DataError("the prompt was cut, and a chat has no place for half of one", record.location, hint)
         options = {"chat_template_kwargs": renderer.server_options} if renderer.server_options else {}
-        return [{"messages": [asdict(message) for message in record.prompt], **options} for record in batch.records]
+        return [{**request(record.prompt), **options} for record in batch.records]
 
     def _question(self, prompt: dict[str, Any], sampling: Sampling) -> dict[str, Any]:
         question = {

@@ -1,6 +1,5 @@
 """Rewards that a server computes."""
 
-from dataclasses import asdict
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -11,6 +10,7 @@ from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.endpoint import Endpoint
 from lit_rlhf.data.errors import DataError, NotFiniteError
 from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.data.tool_turns import request
 from lit_rlhf.rewards.reward import SequenceReward
 
 _LARGEST = torch.finfo(torch.float32).max  # beyond it, and for NaN, a comparison says no
@@ -78,8 +78,7 @@ class RemoteReward(SequenceReward):
         rows = zip(part.records, part.texts, part.truncated.tolist(), strict=True)
         return {
             "inputs": [
-                {"messages": [asdict(message) for message in record.prompt], "response": text, "truncated": truncated}
-                for record, text, truncated in rows
+                {**request(record.prompt), "response": text, "truncated": truncated} for record, text, truncated in rows
             ]
         }
 

@@ -13,6 +13,7 @@ from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.store import Store
+from lit_rlhf.data.tool_turns import from_row
 from lit_rlhf.functional import difference_loss
 
 
@@ -78,7 +79,7 @@ def mean_difference(scores: Tensor, counts: list[int]) -> Tensor:
 def _messages(row: dict[str, Any], store: str) -> tuple[Message, ...]:
     if "messages" not in row:
         raise DataError("was written by an older version, without the prompts' messages", store, "Write it again.")
-    return tuple(Message(message["role"], message["content"]) for message in row["messages"])
+    return tuple(map(from_row, row["messages"]))
 
 
 def _tokenised(prompt: tuple[Message, ...], row: dict[str, Any], renderer: Renderer, max_length: int) -> _Prompt:

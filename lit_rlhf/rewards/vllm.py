@@ -1,6 +1,5 @@
 """Rewards that vLLM computes: an exported reward model behind ``/classify`` or ``/pooling``."""
 
-from dataclasses import asdict
 from typing import Any, Literal, Self
 
 import torch
@@ -9,6 +8,7 @@ from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.endpoint import Endpoint
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
+from lit_rlhf.data.tool_turns import request
 from lit_rlhf.rewards.remote import RemoteReward
 from lit_rlhf.rewards.reward import through_text
 
@@ -138,9 +138,10 @@ class VLLMReward(RemoteReward):
 
 def _conversation(part: Completions) -> dict[str, Any]:
     """The one conversation of a part, with its answer, which stays open where it was cut off."""
-    messages = [asdict(message) for message in part.records[0].prompt]
+    asked = request(part.records[0].prompt)
     return {
-        "messages": [*messages, {"role": "assistant", "content": part.texts[0]}],
+        **asked,
+        "messages": [*asked["messages"], {"role": "assistant", "content": part.texts[0]}],
         "add_generation_prompt": False,
         "continue_final_message": bool(part.truncated[0]),
     }

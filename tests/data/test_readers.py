@@ -177,7 +177,7 @@ def test_texts_without_a_prompt_are_read_when_asked_for():
 def test_steps_with_labels_are_refused_by_name():
     row = {"prompt": "q", "completions": ["one", "two"], "labels": [True, False]}
     assert detect_format(row) == "stepwise"
-    with pytest.raises(DataError, match="field 'completions': steps of one answer.*no preferences"):
+    with pytest.raises(DataError, match=r"field 'completions': steps of one answer.*no preferences"):
         FORMATS["stepwise"](row)
 
 

@@ -10,7 +10,8 @@ from tokenizers.processors import TemplateProcessing
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.data.templates import as_dicts, write
+from lit_rlhf.data.templates import write
+from lit_rlhf.data.tool_turns import as_dicts
 from tests.data.families import FAMILIES, Family
 from tests.data.tokenizers import byte_level
 

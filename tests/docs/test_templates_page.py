@@ -5,7 +5,8 @@ from pathlib import Path
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.data.templates import as_dicts, write
+from lit_rlhf.data.templates import write
+from lit_rlhf.data.tool_turns import as_dicts
 from tests.data.families import FAMILIES, Family
 
 PAGE = Path(__file__).parents[2] / "docs" / "templates.md"

@@ -9,7 +9,8 @@ from lit_rlhf.data.answers import adding_nothing
 from lit_rlhf.data.batches import Completions, stack_sequences
 from lit_rlhf.data.records import Message, Record
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.data.templates import as_dicts, choose, write
+from lit_rlhf.data.templates import choose, write
+from lit_rlhf.data.tool_turns import as_dicts
 from lit_rlhf.networks.backbone import ensure_pad_token, export
 from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.policy.rollout import complete

@@ -8,8 +8,9 @@ from random import Random
 from typing import Any, NamedTuple
 
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.records import Message, Record, Source
+from lit_rlhf.data.records import Record, Source
 from lit_rlhf.data.store import Store
+from lit_rlhf.data.tool_turns import from_row
 from lit_rlhf.world.annotator import Annotator
 from lit_rlhf.world.checked.constraints import is_met
 from lit_rlhf.world.checked.gold import checked_gold
@@ -148,7 +149,7 @@ class SampledPairs(Source):
         number = 0
         for row in Store(self.store).rows():
             meta, responses = read_row(row, self.store)
-            prompt = tuple(Message(message["role"], message["content"]) for message in row["messages"])
+            prompt = tuple(map(from_row, row["messages"]))
             for pair in self._chosen(responses, rng, choices):
                 yield self._labelled(Record(prompt, meta=dict(meta)), pair, choices, f"{self.name}:{number}")
                 number += 1
