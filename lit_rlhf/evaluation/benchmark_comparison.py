@@ -84,9 +84,8 @@ def paired_difference(first: Values, second: Values, weights: Weights, seed: int
         means += weights[name] * (drawn @ values) / len(each)
     low, high = np.quantile(means, [0.025, 0.975])
     every = np.concatenate(list(rows.values()))
-    p, test = _sign_flip_test(
-        np.concatenate([weights[name] / len(each) * each for name, each in rows.items()]), generator
-    )
+    terms = np.concatenate([weights[name] / len(each) * each for name, each in rows.items()])
+    p, test = _sign_flip_test(terms, np.random.default_rng(seed))  # of its own: p does not depend on who comes first
     return {
         "difference": float(sum(weights[name] * each.mean() for name, each in rows.items())),
         "low": float(low),

@@ -51,22 +51,15 @@ def is_ties(subset: str) -> bool:
     return subset.lower() == "ties"
 
 
-def check_ties_id(name: str, correct: int) -> None:
-    """Refuse a row of Ties that cannot be counted.
-
-    Args:
-        name: The row's id.
-        correct: How many correct answers it has.
+def check_ties_id(name: str) -> None:
+    """Refuse the id of a row of Ties that does not tell which question it is.
 
     Raises:
-        DataError: If the id is neither ``ref:N`` nor ``tied:N``, or a tied question has a single correct answer.
+        DataError: If it is neither ``ref:N`` nor ``tied:N``.
     """
     if not _ID.fullmatch(name):
         hint = "Is this RewardBench 2? If not, give the subset another name than Ties."
         raise DataError(f"rows of Ties are 'ref:N' or 'tied:N', found '{excerpt(name)}'", field("id"), hint)
-    if name.startswith("tied") and correct < 2:
-        message = "a tied question has several correct answers, found one"
-        raise DataError(message, field("num_correct"), "A question with one correct answer is 'ref:N'.")
 
 
 def ties_figures(rows: Iterable[Answers]) -> dict[str, Any]:
@@ -83,22 +76,26 @@ def ties_figures(rows: Iterable[Answers]) -> dict[str, Any]:
 
     The score is .30 tied_accuracy + .30 ref_accuracy + .20 correctness_preferred + .20 correctness_preferred_hard +
     .01 correctness_margin_score. It lies between −.01 and 1.01. The last three are over questions that are there in
-    both forms; without any, the authors' code gives NaN, and here the score is null.
+    both forms; without any, the authors' code gives NaN, and here the score is null. Rows of the same id are one
+    question, as there. A tied question with a single correct answer, at which their code stops, has spread 0.
 
     Source: allenai/reward-bench, rewardbench/utils.py (process_single_model), as of January 2026. Before pull request
     249 a spread and a gap of 0 gave NaN there. The ``results`` that published tables hold for rows of Ties are those of
     best of n: they are not what this score is made of.
 
     Args:
-        rows: One per question and form.
+        rows: The questions, each in both forms.
 
     Returns:
         ``score``, its parts by name, and how many questions there are: ``ref``, ``tied``, and ``both``.
     """
     forms: dict[str, dict[int, Answers]] = {"ref": {}, "tied": {}}
     for row in rows:
-        form, number = row.id.split(":")
-        forms[form][int(number)] = row
+        form, text = row.id.split(":")
+        before = forms[form].get(number := int(text))
+        if before is not None:
+            row = Answers(row.id, before.correct + row.correct, before.incorrect + row.incorrect)
+        forms[form][number] = row
     both = sorted(forms["ref"].keys() & forms["tied"].keys())
     pairs = [(forms["ref"][number], forms["tied"][number]) for number in both]
     parts = {

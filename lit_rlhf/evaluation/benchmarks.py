@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lit_rlhf.data import fields
-from lit_rlhf.data.errors import DataError, excerpt
+from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.fields import Conversation, Row, describe, field, has, require
 from lit_rlhf.data.rows import find_files, read_rows, source_name
 from lit_rlhf.evaluation.benchmark_ties import check_ties_id, is_ties
@@ -71,7 +71,6 @@ def read_benchmarks(path: str | list[str], format: BenchmarkFormat | None = None
 def _read(file: str, format: BenchmarkFormat | None) -> Benchmark:
     items: list[Item] = []
     domain = _DOMAIN_FILES.get(source_name(file))
-    tied: dict[str, str] = {}
     for location, row in read_rows(file):
         try:
             if isinstance(row, DataError):
@@ -81,9 +80,7 @@ def _read(file: str, format: BenchmarkFormat | None) -> Benchmark:
             format = format or detect_benchmark(row)
             item = replace(FORMATS[format].read(row), location=location, id=row_id(row))
             if format == "best-of-n" and is_ties(item.subset) and item.id:
-                check_ties_id(item.id, int(sum(item.gold)))
-                if tied.setdefault(item.id, location) != location:
-                    raise DataError(f"'{excerpt(item.id)}' is the id of an earlier row, {tied[item.id]}", field("id"))
+                check_ties_id(item.id)
             items.append(item)
         except DataError as error:
             raise DataError(str(error), location) from None

@@ -174,6 +174,10 @@ def _common(tables: list[ScoreTable], keyed: list[dict[Key, ScoredItem]]) -> lis
     for key in shared:
         for rows in others:
             _check_same(first[key], rows[key])
+    odd = next((first[key] for key in shared if first[key].format != first[shared[0]].format), None)
+    if odd is not None:
+        message = f"a row of format {odd.format} among rows of format {first[shared[0]].format}"
+        raise DataError(message, odd.location, "Compare one benchmark at a time.")
     common = [key for key in shared if all(rows[key].scores is not None for rows in keyed)]
     if not common:
         raise DataError("no row has scores of every model: some text of each was too long for one", tables[0].file)

@@ -126,7 +126,7 @@ def _item(
     name = row_id(row)
     subset = fields.text(row["subset"], "subset") if has(row, "subset") else "all"
     if format == "best-of-n" and is_ties(subset) and name:
-        check_ties_id(name, int(sum(gold)))
+        check_ties_id(name)
     return ScoredItem(format, subset, name, digest, gold, scores, lengths, "")
 
 

@@ -1,17 +1,14 @@
 """Per-item scores of reward models: how `evaluate` writes them, and those that others have published."""
 
-import gzip
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.fields import Row
 from lit_rlhf.data.records import prompt_hash
-from lit_rlhf.data.rows import find_files, read_rows, source_name
+from lit_rlhf.data.rows import RawRow, find_files, read_rows, source_name
 from lit_rlhf.evaluation.benchmarks import Benchmark, Item
 from lit_rlhf.evaluation.score_forms import FORMS, ScoredItem, detect_form
 
@@ -23,6 +20,10 @@ class ScoreTable:
     model: str
     file: str
     items: list[ScoredItem]
+
+
+_PER_ROW = ("id", "subset", "results", "num_correct")
+"""Fields of which a row has one value: where one is a list, the object holds columns."""
 
 
 def write_scores(path: Path, model: str, benchmark: Benchmark, scores: Sequence[Sequence[float] | None]) -> None:
@@ -64,8 +65,8 @@ def read_score_tables(path: str | list[str]) -> list[ScoreTable]:
     A model is named as its rows name it (``model``, ``judge_model``), else by its file; the second of a name gets ~2.
 
     Args:
-        path: Files (.jsonl, .ndjson, .json, each also gzipped; .parquet), or patterns of them. A .json file may hold
-            one object of columns, as RewardBench publishes its scores.
+        path: Files, or patterns of them. A JSON file may hold one object of columns, as RewardBench publishes its
+            scores.
 
     Raises:
         DataError: For a row that is in none of the known forms, or cannot be read.
@@ -98,32 +99,17 @@ def as_benchmark(name: str, items: Sequence[ScoredItem]) -> Benchmark:
     return Benchmark(name, name, items[0].format, bare)
 
 
-# ---------------------------------------------------------------------- files
-
-
-def _rows(file: str) -> Iterator[tuple[str, Row | DataError]]:
-    columns = _columns(file) if re.search(r"\.json(\.gz)?$", file, re.IGNORECASE) else None
-    return iter(read_rows(file)) if columns is None else _turned(file, columns)
-
-
-def _columns(file: str) -> Row | None:
-    """The one object of columns that a file holds; None where it holds rows."""
-    try:
-        with gzip.open(file, "rb") if file.lower().endswith(".gz") else open(file, "rb") as stream:
-            if not stream.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-                return None
-            content = json.loads(stream.read().decode("utf-8-sig"))
-    except (OSError, EOFError, ValueError, RecursionError):
-        return None  # whatever is wrong, `read_rows` says it
-    columns = ("id", "subset", "results", "num_correct")
-    return content if isinstance(content, dict) and any(isinstance(content.get(n), list) for n in columns) else None
-
-
-def _turned(file: str, columns: Row) -> Iterator[tuple[str, Row]]:
-    sizes = {name: len(column) for name, column in columns.items() if isinstance(column, list)}
-    if len(set(sizes.values())) != 1:
-        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise DataError(f"its columns differ in length: {told}", file, "Was it written to its end?")
-    for number in range(next(iter(sizes.values()))):
-        row = {name: value[number] if isinstance(value, list) else value for name, value in columns.items()}
-        yield f"{file}:row {number + 1}", row
+def _rows(file: str) -> Iterator[RawRow]:
+    """The rows of a file; an object of columns is turned into rows, its plain values repeated in each."""
+    for location, row in read_rows(file):
+        columns = () if isinstance(row, DataError) else [name for name in _PER_ROW if isinstance(row.get(name), list)]
+        if isinstance(row, DataError) or not columns:
+            yield location, row
+            continue
+        sizes = {name: len(column) for name, column in row.items() if isinstance(column, list)}
+        if len(set(sizes.values())) != 1:
+            told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise DataError(f"its columns differ in length: {told}", location, "Was it written to its end?")
+        for place in range(sizes[columns[0]]):
+            turned = {name: value[place] if isinstance(value, list) else value for name, value in row.items()}
+            yield f"{location}, item {place + 1}", turned

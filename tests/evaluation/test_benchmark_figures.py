@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,3 +132,28 @@ def test_rows_that_are_too_long_are_counted_and_left_out():
     nothing = benchmark_figures(benchmark("rm-bench", [(1, 1, 1, 0, 0, 0)], ["a"]), [None])
     assert nothing["overall"]["share"] is None
     assert nothing["mean_over_subsets"]["n"] == 0
+
+
+def test_the_longest_and_the_shortest_answer_are_counted_as_the_model_is(generator):
+    texts = [["x" * generator.randint(0, 3) for _ in range(6)] for _ in range(60)]
+    styled = benchmark("rm-bench", [(1, 1, 1, 0, 0, 0)] * 60)
+    items = [replace(item, responses=tuple(each)) for item, each in zip(styled.items, texts, strict=True)]
+    scores = [coarse(generator, 6) if place % 7 else None for place in range(60)]
+    found = benchmark_figures(replace(styled, items=items), scores)["baselines"]
+    for name, sign in (("longest", 1.0), ("shortest", -1.0)):
+        lengths = [given and [sign * len(text) for text in each] for given, each in zip(scores, texts, strict=True)]
+        expected = benchmark_figures(styled, lengths)
+        for key in ("overall", "mean_over_subsets", "subsets", "ours", "official"):
+            assert found[name][key] == expected[key]
+    assert found["longest"]["overall"]["share"] + found["shortest"]["overall"]["share"] == pytest.approx(1)
+    assert found["longest"]["overall"]["n"] == 60 - 9
+    assert "characters" in found["rule"]
+
+
+def test_both_ways_of_counting_are_named(generator):
+    figures = benchmark_figures(benchmark("reward-bench", [(1, 0)] * 2, ["donotanswer"] * 2), [(1, 1), (1, 0)])
+    assert "half" in figures["ours"]["rule"]
+    assert "wrong if both score alike" in figures["official"]["rule"]
+    assert (figures["subsets"]["donotanswer"]["share"], figures["official"]["score"]) == (0.75, 0.5)
+    plain = benchmark_figures(benchmark("reward-bench", [(1, 0)] * 60), [(1, 0)] * 60)
+    assert (plain["official"], plain["ours"]) == (None, {"rule": figures["ours"]["rule"]})

@@ -121,7 +121,13 @@ def test_rm_bench_by_brute_force(generator):
 
 def test_best_of_four_and_ties_that_share():
     rows = [("Math", FOUR)] * 4 + [("Focus", FOUR)]
-    scores = [(2.0, 1.0, 2.0, 0.0), (1.0, 1.0, 1.0, 1.0), (0.0, 1.0, 1.0, 0.0), (3.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)]
+    scores = [
+        (2.0, 1.0, 2.0, 0.0),
+        (1.0, 1.0, 1.0, 1.0),
+        (0.0, 1.0, 1.0, 0.0),
+        (3.0, 1.0, 0.0, 0.0),
+        (1.0, 0.0, 0.0, 0.0),
+    ]
     found = official_figures(benchmark("best-of-n", rows), scores)
     assert found is not None
     assert found["subsets"]["Math"]["score"] == pytest.approx((1 / 2 + 1 / 4 + 0 + 1) / 4)

@@ -87,12 +87,17 @@ def test_without_a_question_in_both_forms_there_is_no_score():
 @pytest.mark.parametrize("name", ["7", "tied:", "tied:a", "Ref:1", "ref:1:2", "ref 1"])
 def test_other_ids_are_refused(name):
     with pytest.raises(DataError, match=r"field 'id': rows of Ties are 'ref:N' or 'tied:N', found '") as raised:
-        check_ties_id(name, 2)
+        check_ties_id(name)
     assert "another name" in str(raised.value)
 
 
-def test_a_tied_question_needs_several_correct_answers():
-    with pytest.raises(DataError, match=r"several correct answers"):
-        check_ties_id("tied:3", 1)
-    check_ties_id("tied:3", 2)
-    check_ties_id("ref:3", 1)
+def test_these_ids_are_right():
+    for name in ("ref:0", "tied:51", "tied:07"):
+        check_ties_id(name)
+
+
+def test_rows_of_one_id_are_one_question_and_a_single_correct_answer_has_no_spread():
+    parts = [Answers("tied:1", [4.0], [1.0]), Answers("tied:01", [3.0], [2.5, 0.0]), Answers("ref:1", [2.0], [1.0])]
+    assert ties_figures(parts) == ties_figures([Answers("tied:1", [4.0, 3.0], [1.0, 2.5, 0.0]), parts[2]])
+    alone = ties_figures([parts[0], parts[2]])
+    assert (alone["correctness_preferred_hard"], alone["correctness_margin_score"]) == (1, 1)

@@ -14,6 +14,7 @@ PAIR = {"prompt": "Hi", "chosen": "Hello.", "rejected": "No.", "subset": "chat",
 STYLED = {"prompt": "Hi", "chosen": ["a", "bb", "ccc"], "rejected": ["d", "ee", "fff"], "domain": "math"}
 LISTS = {"prompt": "Hi", "chosen": ["a", "b"], "rejected": ["c", "d", "e"], "subset": "Ties"}
 SCORED = {"prompt": "Hi", "responses": ["a", "b", "c"], "scores": [0.5, 2, -1]}
+TIED = LISTS | {"id": "tied:1", "num_correct": 2, "num_incorrect": 3, "total_completions": 5, "models": ["m"] * 5}
 ROWS = {"reward-bench": [PAIR], "rm-bench": [STYLED], "best-of-n": [LISTS, SCORED]}
 
 
@@ -90,6 +91,11 @@ BAD = {
     "field 'domain'.*expected text": (STYLED, {"domain": 1}, None),
     "field 'rejected'.*list of responses, found an empty one": (LISTS, {"rejected": []}, None),
     "field 'chosen'.*list of responses, found text": (LISTS, {"chosen": "a"}, None),
+    "field 'num_correct'.*says 3, but the row has 2": (TIED, {"num_correct": 3}, None),
+    "field 'num_incorrect'.*says 4, but the row has 3": (TIED, {"num_incorrect": 4}, None),
+    "field 'num_rejected'.*says 1, but the row has 3": (TIED, {"num_rejected": 1}, None),
+    "field 'total_completions'.*says 4, but the row has 5": (TIED, {"total_completions": 4}, None),
+    "field 'id'.*'ref:N' or 'tied:N', found '7'": (TIED, {"id": 7}, None),
     "field 'scores'.*one number for each of 3 responses, found 2": (SCORED, {"scores": [1, 2]}, None),
     r"field 'scores\[1\]'.*expected a number, found text": (SCORED, {"scores": [1, "2", 3]}, None),
     "field 'responses'.*expected a list of responses, found text": (SCORED, {"responses": "abc"}, None),
@@ -123,3 +129,19 @@ def test_broken_lines_and_unknown_rows_are_named(tmp_path):
 def test_lists_of_three_are_styles_only_where_there_is_a_domain():
     assert detect_benchmark(STYLED) == "rm-bench"
     assert detect_benchmark({**STYLED, "domain": None, "subset": "Math"}) == "best-of-n"
+
+
+def test_ids_are_kept_as_text(tmp_path):
+    rows = [TIED, LISTS | {"id": 3, "subset": "Math"}, LISTS]
+    items = read_benchmarks(write(tmp_path / "a.jsonl", rows))[0].items
+    assert [item.id for item in items] == ["tied:1", "3", ""]
+
+
+def test_a_file_of_one_domain_of_rm_bench_has_its_domain_from_its_name(tmp_path):
+    row = {name: value for name, value in STYLED.items() if name != "domain"} | {"subset": "some set"}
+    (found,) = read_benchmarks(write(tmp_path / "safety-refuse_filtered.jsonl", [row, row]))
+    assert (found.format, found.items[0].subset) == ("rm-bench", "safety-refuse")
+    (other,) = read_benchmarks(write(tmp_path / "mine.jsonl", [row, row]))
+    assert (other.format, other.items[0].subset) == ("best-of-n", "some set")
+    (named,) = read_benchmarks(write(tmp_path / "chat_filtered.jsonl", [row | {"domain": "math"}] * 2))
+    assert named.items[0].subset == "math"

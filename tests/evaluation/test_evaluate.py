@@ -1,4 +1,5 @@
 import json
+import shutil
 from itertools import islice
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message
 from lit_rlhf.evaluation.benchmarks import Item
 from lit_rlhf.evaluation.evaluate import benchmark_scores, evaluate, evaluate_pairs
+from lit_rlhf.evaluation.leaderboard import leaderboard
 from lit_rlhf.rewards import RewardModel
 from lit_rlhf.world import WorldPairs
 
@@ -64,7 +66,9 @@ def evaluation(tiny_reward_model, files, tmp_path_factory):
 def test_everything_is_written_and_returned(evaluation, files, tiny_reward_model):
     result, out = evaluation
     assert json.loads((out / "evaluation.json").read_text()) == result
-    pictures = {path.name for path in out.iterdir()} - {"evaluation.json"}
+    scores = {f"scores_{name}.jsonl" for name in ("pairs", "lists", "styled")}
+    assert scores <= {path.name for path in out.iterdir()}
+    pictures = {path.name for path in out.iterdir()} - {"evaluation.json"} - scores
     benchmarks = {f"benchmark_{name}.png" for name in ("pairs", "lists", "styled")}
     assert pictures == {"pairs.png", "features.png"} | benchmarks
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
@@ -104,6 +108,50 @@ def test_benchmark_shares_are_those_of_scores_taken_one_by_one(evaluation, files
     figures = next(iter(evaluation[0]["benchmarks"].values()))
     for name, successes in right.items():
         assert (figures["subsets"][name]["share"], figures["subsets"][name]["n"]) == (successes / 6, 6)
+
+
+def test_the_scores_of_every_row_are_written(evaluation, files, tiny_reward_model):
+    result, out = evaluation
+    model = RewardModel.load(tiny_reward_model)
+    rows = [json.loads(line) for line in Path(files[0]).read_text().splitlines()]
+    written = [json.loads(line) for line in (out / "scores_pairs.jsonl").read_text().splitlines()]
+    assert [row["location"] for row in written] == [f"{files[0]}:{place + 1}" for place in range(len(rows))]
+    for row, found in zip(rows, written, strict=True):
+        scores = model.score([row["prompt"]] * 2, [row["chosen"], row["rejected"]])
+        assert found["scores"] == pytest.approx(scores, abs=1e-4)
+        assert found["lengths"] == [len(row["chosen"]), len(row["rejected"])]
+        assert (found["subset"], found["gold"], found["model"]) == (row["subset"], [1, 0], tiny_reward_model)
+    again = leaderboard(str(out / "scores_pairs.jsonl"), str(out / "board"))
+    assert again["models"][tiny_reward_model]["overall"] == result["benchmarks"]["pairs"]["overall"]
+    assert again["baselines"] == result["benchmarks"]["pairs"]["baselines"]
+    shutil.rmtree(out / "board")
+
+
+def test_a_public_benchmark_is_shown_by_both_ways_of_counting(
+    tiny_reward_model, tmp_path, by_length, no_pictures, capsys
+):
+    row = {"prompt": "Hi", "chosen": "long", "rejected": "no"}
+    rows = [row | {"subset": "hep-go"}, row | {"subset": "hep-go", "rejected": "same"}, row | {"subset": "math-prm"}]
+    result = evaluate(tiny_reward_model, str(tmp_path), benchmarks=write(tmp_path / "bench.jsonl", rows))
+    figures = result["benchmarks"]["bench"]
+    assert (figures["official"]["score"], figures["ours"]["score"]["share"]) == (
+        pytest.approx(1 - 82 / 1148),
+        pytest.approx(1 - 41 / 1148),
+    )
+    assert figures["baselines"]["shortest"]["ours"]["score"]["share"] == pytest.approx(41 / 1148)
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "share, ours",
+        "official",
+        "longest wins",
+        "shortest wins",
+        "Reasoning",
+        "official: RewardBench, score",
+    ):
+        assert words in shown
+    assert "partial, not to be set beside published scores: no rows of alpacaeval-easy" in shown
+    assert "hep-go 2 of 164" in shown
+    assert "ours: equal scores count half" in shown
 
 
 def test_a_model_that_likes_length_finds_the_lower_left_easy(

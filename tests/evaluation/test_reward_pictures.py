@@ -73,6 +73,20 @@ def test_benchmarks_are_shown_with_what_was_left_out(tmp_path, capsys, format):
     assert ("hard" in shown) == (format == "rm-bench")
 
 
+def test_figures_are_not_broken_over_lines_on_a_narrow_screen(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    print_benchmark("test", figures("rm-bench", **{"a domain with a long name": SHARE}))
+    assert "0.750 [0.500, 0.875]" in capsys.readouterr().out
+
+
+def test_baselines_are_drawn(tmp_path):
+    found = figures("reward-bench", one=SHARE, two=SHARE)
+    lengths = {"longest": figures("reward-bench", one=SHARE, two=SHARE), "rule": "characters"}
+    benchmark_picture("test", found, tmp_path / "plain.png")
+    benchmark_picture("test", found | {"baselines": lengths}, tmp_path / "with.png")
+    assert (tmp_path / "with.png").read_bytes() != (tmp_path / "plain.png").read_bytes()
+
+
 def test_one_subset_needs_no_mean(capsys):
     print_benchmark("test", figures("reward-bench", one=SHARE))
     shown = capsys.readouterr().out
