@@ -20,6 +20,7 @@ from lit_rlhf.cli.generations import kept_lines, replace_lines
 from lit_rlhf.cli.shards import read_checkpoint
 from lit_rlhf.cli.throughput import PREFIX
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.store import write_json
 from lit_rlhf.networks.sharding import is_split
 
 _FEW = 20  # validation rows: half of an accuracy's 95 % interval is then about .2
@@ -193,5 +194,8 @@ class SaveConfig(SaveConfigCallback):
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         partial.write_text(text, "utf-8")
         partial.rename(path)
+        data: Any = getattr(trainer, "datamodule", None)
+        if hasattr(data, "report"):
+            write_json(path.with_name("data.json"), data.report())
         for logger in trainer.loggers:
             logger.log_hyperparams({"config": self.config.as_dict()})

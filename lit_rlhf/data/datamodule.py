@@ -3,22 +3,24 @@
 import hashlib
 import random
 from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import asdict
 from functools import partial
 from itertools import chain, islice
 from typing import Any, Literal
 
-import torch
 import yaml
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from lit_rlhf.data.batches import Batch, PairBatch, PromptBatch, ResponseBatch, pad_rows, stack_sequences
+from lit_rlhf.data.batches import Batch
+from lit_rlhf.data.collate import collate_rows
 from lit_rlhf.data.dealing import WholeBatches
 from lit_rlhf.data.errors import DataError, check_counts
+from lit_rlhf.data.file_report import FileReport, lines
 from lit_rlhf.data.files import PairFiles
-from lit_rlhf.data.loader import BucketBatchSampler, Idle, make_loader
+from lit_rlhf.data.loader import BucketBatchSampler, make_loader
 from lit_rlhf.data.pieces import Pool
 from lit_rlhf.data.preparation import Counts, Preparation, Row, View, labelled, tokenise, validation_share, weighted
 from lit_rlhf.data.records import Record, Source
@@ -26,6 +28,8 @@ from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.streaming import Stream, Streaming
 from lit_rlhf.data.strength import OWN_SCORES, strengths
 from lit_rlhf.data.treatments import Treatment
+
+_SHOWN = 400  # characters of the first row on the screen
 
 
 class PreferenceDataModule(LightningDataModule):
@@ -100,6 +104,7 @@ class PreferenceDataModule(LightningDataModule):
         self._train_rows: list[Row] = []
         self.val_rows: list[Row] = []
         self.counts: dict[str, Counts] = {}
+        self._first = ""
         self._ready: tuple[str, str] | None = None
 
     # ------------------------------------------------------------------ what the stages ask for
@@ -164,6 +169,8 @@ class PreferenceDataModule(LightningDataModule):
         else:
             self.train_rows = self._preparation(records, self.counts["train"])
             self.counts["train"].bad = sum(source.bad_rows for source in self.sources)
+        for line in lines(self._reports()):
+            rank_zero_info(line)
         for part, counts in self.counts.items():
             rank_zero_info(f"data, {part} {view}: {counts}")
         if not self._pool and not self.train_rows and not self.val_rows:
@@ -171,7 +178,15 @@ class PreferenceDataModule(LightningDataModule):
         probed = [*self._train_rows[:1000], *self.val_rows[:1000]]
         if said := self.renderer.warning(ids for row in probed for ids in (row.prompt, row.chosen, row.rejected)):
             rank_zero_info(said)
+        if probed:
+            rank_zero_info(f"data, the first row as the model reads it: {_shortened(self._seen(probed[0]))}")
+        self._first = self._seen(probed[0]) if probed else ""
         self._ready = (view, path)
+
+    def report(self) -> dict[str, Any]:
+        """What was read: each file's format, columns, warnings and first records, counts, and the first row's text."""
+        counts = {part: asdict(count) for part, count in self.counts.items()}
+        return {"sources": [each.asdict() for each in self._reports()], "counts": counts, "first_row": self._first}
 
     def train_dataloader(self) -> StatefulDataLoader[Any]:
         """Shuffled, length-bucketed batches; resumes after the last batch that was used."""
@@ -250,6 +265,19 @@ class PreferenceDataModule(LightningDataModule):
 
     # ------------------------------------------------------------------ inside
 
+    def _reports(self) -> list[FileReport]:
+        """What the files of all sources were read as; of those that are streamed, their first row."""
+        sources = [*self.sources, *self.val_sources]
+        if self._pool:
+            sources = [*map(copy, self.sources), *self.val_sources]
+            for source in sources[: len(self.sources)]:
+                next(iter(source.records()), None)
+        return [report for source in sources for report in getattr(source, "reports", {}).values()]
+
+    def _seen(self, row: Row) -> str:
+        """A row's text as the model reads it: the prompt, and the response that the view has first."""
+        return self.renderer.tokenizer.decode([*row.prompt, *row.chosen])
+
     def _nothing_left(self, purpose: str) -> DataError:
         counts = self.counts["train"]
         hint = f"What was read: {counts}. {counts.advice(self.view)}"
@@ -312,33 +340,10 @@ class PreferenceDataModule(LightningDataModule):
         return partial(collate_rows, view=self.view, pad_id=self.renderer.pad_id, sources=self.source_names)
 
 
-def collate_rows(rows: list[Row], view: View, pad_id: int, sources: list[str]) -> Batch:
-    """Make the typed batch of a view out of tokenised rows."""
-    prompts, idle = [row.prompt for row in rows], isinstance(rows, Idle)
-    if view == "prompts":
-        return PromptBatch(*pad_rows(prompts, pad_id), [row.record for row in rows], idle=idle)
-    chosen = stack_sequences(prompts, [row.chosen for row in rows], pad_id)
-    if view == "responses":
-        return ResponseBatch(chosen, idle=idle)
-    labels = [row.label for row in rows]
-    return PairBatch(
-        chosen=chosen,
-        rejected=stack_sequences(prompts, [row.rejected for row in rows], pad_id),
-        chosen_is_better=torch.tensor([_truth(row) for row in rows]),
-        source=torch.tensor([sources.index(row.record.source) if row.record.source in sources else -1 for row in rows]),
-        flipped=torch.tensor([label.flipped for label in labels]),
-        margin=torch.tensor([label.margin for label in labels]),
-        target=torch.tensor([label.target for label in labels]),
-        strength=torch.tensor([label.strength for label in labels]),
-        records=[row.record for row in rows],
-        idle=idle,
-    )
-
-
-def _truth(row: Row) -> int:
-    """1 where the row's chosen response is truly better, 0 where it is not, -1 where nobody knows."""
-    known = row.record.chosen_is_better
-    return -1 if known is None else int(known != row.label.flipped)
+def _shortened(text: str) -> str:
+    """A text on one line, without the middle of a long one."""
+    shown = repr(text)
+    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN // 2]} … {shown[-_SHOWN // 2 :]}"
 
 
 def _pairs(rows: list[Row]) -> list[Record]:

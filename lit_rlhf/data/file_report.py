@@ -77,13 +77,7 @@ class FileReport:
     @property
     def warnings(self) -> list[str]:
         """What may surprise, each with the number of rows."""
-        of = f"of {self.rows:,} rows"
-        return [f"{count:,} {of}: {WARNINGS[name]}" for name, count in self.counts.items() if count]
-
-    def line(self) -> str:
-        """One line for the screen."""
-        aside = f"; left aside: {listed(self.left_aside)}" if self.left_aside else ""
-        return f"data, {self.path}: format {self.format}, from {listed(self.used)}{aside}"
+        return _warnings(self.counts, self.rows)
 
     def asdict(self) -> dict[str, Any]:
         """The report as plain values, as ``lit-rlhf inspect`` writes it."""
@@ -97,6 +91,26 @@ class FileReport:
             "warnings": self.warnings,
             "records": [shown_record(record) for record in self.records],
         }
+
+
+def lines(reports: Iterable[FileReport]) -> list[str]:
+    """What the screen shows of files: a line for all that were read alike, and what may surprise in them."""
+    alike: dict[tuple[Any, ...], list[FileReport]] = {}
+    for report in reports:
+        alike.setdefault((report.format, tuple(report.used), tuple(report.left_aside)), []).append(report)
+    shown: list[str] = []
+    for group in alike.values():
+        first, rows = group[0], sum(report.rows for report in group)
+        more = f" and {len(group) - 1:,} more" if len(group) > 1 else ""
+        aside = f"; left aside: {listed(first.left_aside)}" if first.left_aside else ""
+        shown.append(f"data, {first.path}{more}: format {first.format}, from {listed(first.used)}{aside}")
+        counts = sum((report.counts for report in group), Counter[str]())
+        shown += [f"data, {first.path}{more}: {said}" for said in _warnings(counts, rows)]
+    return shown
+
+
+def _warnings(counts: Counter[str], rows: int) -> list[str]:
+    return [f"{count:,} of {rows:,} rows: {WARNINGS[name]}" for name, count in counts.items() if count]
 
 
 WARNINGS = {

@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Literal
 
@@ -169,6 +169,8 @@ def _encode(records: list[Record], renderer: Renderer, view: View) -> list[Row]:
         prompts = renderer.prompts_ids([record.prompt for record in records])
     except DataError:
         prompts = [_prompt_ids(record, renderer) for record in records]  # says which row it is
+    if view != "prompts":  # only a reward that is a function asks for all columns
+        records = [replace(record, row={}) if record.row else record for record in records]
     rows = [Row(record, prompt, [], []) for record, prompt in zip(records, prompts, strict=True)]
     sides = _SIDES[view]
     texts = {side: [getattr(record, side) or "" for record in records] for side in sides}

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lit_rlhf.data.batches import ResponseBatch
-from lit_rlhf.data.datamodule import PreferenceDataModule, collate_rows
+from lit_rlhf.data.collate import collate_rows
+from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import masked_mean

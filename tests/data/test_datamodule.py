@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lit_rlhf.data.batches import PairBatch, PromptBatch, ResponseBatch
-from lit_rlhf.data.datamodule import PreferenceDataModule, collate_rows
+from lit_rlhf.data.collate import collate_rows
+from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.files import PairFiles
 from lit_rlhf.data.records import Message, Record, Source
