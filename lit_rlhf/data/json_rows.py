@@ -112,14 +112,16 @@ def tell_layout(file: Opened) -> Layout:
     """
     stream, number, line = file.stream, 0, b"\n"
     while line and not line.strip() and len(line) < file.longest:
-        number, line = number + 1, stream.readline(file.longest)
+        number, line = number + 1, _first_line(stream, file.longest)
         line = line.removeprefix(_BOM) or b"\n" if number == 1 and line else line
     behind = stream.read(_LOOKED_AT)
     ended = len(behind) < _LOOKED_AT
     stream.unread(line + behind)
     begin = line.lstrip()[:1]
     if begin not in (b"[", b"{") or len(line) >= file.longest:
-        return Layout("list" if begin == b"[" else "lines", number)
+        return Layout("lines", number)
+    if begin == b"[" and not line.endswith(b"\n") and behind:
+        return Layout("list", number)
     try:
         json.loads(_text(line))
     except (RecursionError, ValueError):
@@ -132,17 +134,26 @@ def tell_layout(file: Opened) -> Layout:
     return Layout(_over_lines(stream, file.longest), number)
 
 
+def _first_line(stream: Pushback, longest: int) -> bytes:
+    """The next line; of one that may be a long list, the beginning."""
+    line = stream.readline(min(_LOOKED_AT, longest))
+    if line.endswith(b"\n") or line.lstrip()[:1] == b"[":
+        return line
+    return line + stream.readline(longest - len(line))
+
+
 def _is_broken_row(line: bytes, behind: bytes) -> bool:
-    """Whether a line that begins like a list is but a bad row among good ones."""
+    """Whether a line that begins like a list is but a bad row among good ones: broken in itself, and an object next."""
+    text = _text(line + behind).lstrip()
     try:
-        json.JSONDecoder().raw_decode(_text(line + behind).lstrip())
+        json.JSONDecoder().raw_decode(text)
+        return False
     except json.JSONDecodeError as error:
-        if is_unfinished(error) or error.pos >= len(_text(line).lstrip()):
+        if is_unfinished(error) or "\n" in text[: error.pos]:
             return False
-        return isinstance(parse_row(behind.lstrip().split(b"\n")[0]), dict)
     except (RecursionError, ValueError):
-        return True
-    return False
+        pass
+    return isinstance(parse_row(behind.lstrip().split(b"\n")[0]), dict)
 
 
 def _over_lines(stream: Pushback, longest: int) -> Literal["lines", "values", "object"]:

@@ -1,6 +1,7 @@
 """Files as streams of plain bytes: compression is told from the content, and so is what the bytes are."""
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -172,8 +173,11 @@ def _packing(raw: Any, path: str) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    text = head.decode("utf-8", "ignore")
-    return len(text.encode()) > len(head) - 4 and all(char.isprintable() or char in "\t\r\n\ufeff" for char in text)
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(char >= " " or char in "\t\r\n" for char in text)
 
 
 def _unpacked(raw: IO[bytes], packing: str, path: str) -> tuple[str, IO[bytes]]:

@@ -91,7 +91,7 @@ class Pool:
     @property
     def fingerprint(self) -> str:
         """Names the files' contents and all options of their sources that decide over the records."""
-        ignored = ("path", "bad_rows", "on_bad_row")
+        ignored = ("path", "bad_rows", "on_bad_row", "reports")
         options = [
             {name: value for name, value in vars(source).items() if name[0] != "_" and name not in ignored}
             for source in self.sources

@@ -58,35 +58,36 @@ def table_rows(file: Opened) -> Iterator[RawRow]:
 
 
 class _Lines(Iterator[str]):
-    """The lines of a file as text, with the number of the last one, and where the present record began."""
+    """The lines of a file as text, with the number of the last one; they may end as on old Macs, too."""
 
     def __init__(self, file: Opened) -> None:
         self._file = file
         self._raw = iter(partial(file.stream.readline, file.longest), b"")
-        self._again: list[str] = []
+        self._next: list[str] = []  # the last one comes first
+        self._held = 0  # bytes of the present record
         self.number = 0
-        self._held = 0
 
     def __next__(self) -> str:
-        if self._again:
-            self.number += 1
-            return self._again.pop()
-        line = next(self._raw)
+        if not self._next:
+            self._next = re.split(r"(?<=\r)(?=[^\n])", self._decoded(next(self._raw)))[::-1]
         self.number += 1
+        return self._next.pop()
+
+    def _decoded(self, line: bytes) -> str:
+        where = f"{self._file.path}:{self.number + 1}"
         self._held += len(line)
-        where = f"{self._file.path}:{self.number}"
         if self._held >= self._file.longest:
             hint = "Is there a quote that is never closed?"
             raise DataError(f"a row of {self._file.longest >> 20} MiB or more", where, hint)
         try:
-            return (line.removeprefix(_BOM) if self.number == 1 else line).decode("utf-8")
+            return (line.removeprefix(_BOM) if self.number == 0 else line).decode("utf-8")
         except UnicodeDecodeError as error:
             message = f"not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
             raise DataError(message, where, "Save the file as UTF-8.") from error
 
     def unread(self, line: str) -> None:
         """Give a line again."""
-        self._again.append(line)
+        self._next.append(line)
         self.number -= 1
 
     def begin(self) -> None:

@@ -55,9 +55,7 @@ def test_other_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match="no data set that `save_to_disk` wrote"):
         list(read_rows(str(tmp_path)))
     (tmp_path / "a.jsonl").write_text("{}\n")
-    with pytest.raises(DataError) as caught:
-        list(read_rows(str(tmp_path)))
-    assert str(tmp_path / "*.jsonl") in str(caught.value)
+    assert list(read_rows(str(tmp_path))) == [(f"{tmp_path / 'a.jsonl'}:1", {})]
 
 
 @pytest.mark.parametrize("damage", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
