@@ -102,10 +102,13 @@ def _told(official: Figures) -> str:
         lacking = [f"no rows of {', '.join(official['missing'])}"] if official["missing"] else []
         sizes = (f"{name} {each['rows']:,} of {each['of']:,}" for name, each in official["incomplete"].items())
         lacking += [f"not all published rows: {', '.join(sizes)}"] if official["incomplete"] else []
-        lacking += [f"{official['over_length']:,} rows left out as too long"] if official["over_length"] else []
+        lacking += [f"rows left out as too long: {official['over_length']:,}"] if official["over_length"] else []
         lines.append(f"  partial, not to be set beside published scores: {'; '.join(lacking)}")
     if official["other_subsets"]:
         lines.append(f"  not part of it: {', '.join(official['other_subsets'])}")
+    if "hard" in official:
+        parts = (f"{name} {_cell(official[name])}" for name in ("easy", "normal", "hard"))
+        lines.append(f"  {', '.join(parts)}")
     if "ties" in official:
         parts = (
             f"{name} {each if isinstance(each, int | str) else _cell(each)}" for name, each in official["ties"].items()
@@ -265,7 +268,8 @@ def _subset_bars(name: str, figures: Figures, path: Path) -> None:
     chances = [row.get("chance", 0.5) for row in rows.values()]
     axis.vlines(chances, places - 0.4, places + 0.4, color=COLOURS[2], linewidth=2, label="a response picked at random")
     for marker, (baseline, known) in zip("><", _baseline_shares(figures, list(rows)).items(), strict=False):
-        axis.scatter(known, places, marker=marker, s=22, color=COLOURS[3], zorder=3, label=f"the {baseline} wins")
+        style = {"marker": marker, "s": 26, "color": "white", "edgecolors": "black", "zorder": 3}
+        axis.scatter(known, places, label=f"the {baseline} wins", **style)
     figure.legend(frameon=False, fontsize=8, loc="outside lower right", ncols=3)
     axis.set_yticks(places, [f"{label} ({row['n']:,})" for label, row in rows.items()], fontsize=8)
     axis.set_xlim(0, 1)

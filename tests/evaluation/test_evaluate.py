@@ -165,6 +165,7 @@ def test_a_model_that_likes_length_finds_the_lower_left_easy(
     shown = capsys.readouterr().out
     assert "easy" in shown
     assert "0.500 [" in shown
+    assert "easy 1.000, normal 0.000, hard 0.000" in shown  # officially, where equal scores are wrong
 
 
 def test_equal_texts_tie_whatever_stands_beside_them(tiny_reward_model):
