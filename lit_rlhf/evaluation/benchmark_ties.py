@@ -79,9 +79,9 @@ def ties_figures(rows: Iterable[Answers]) -> dict[str, Any]:
     both forms; without any, the authors' code gives NaN, and here the score is null. Rows of the same id are one
     question, as there. A tied question with a single correct answer, at which their code stops, has spread 0.
 
-    Source: allenai/reward-bench, rewardbench/utils.py (process_single_model), as of January 2026. Before
-    12 June 2025 a spread and a gap of 0 gave NaN there. The ``results`` that published tables hold for rows of Ties are those of
-    best of n: they are not what this score is made of.
+    Source: allenai/reward-bench, rewardbench/utils.py (process_single_model), as of January 2026. Before 12 June 2025 a
+    spread and a gap of 0 gave NaN there. The ``results`` that published tables hold for rows of Ties are those of best
+    of n: they are not what this score is made of.
 
     Args:
         rows: The questions, each in both forms.
