@@ -22,7 +22,8 @@ def words(name: str) -> list[str]:
 
 def is_split(name: str) -> bool:
     """Whether a name is one of a split: ``train``, ``test_prefs``, ``dev-2``."""
-    return words(name)[:1] != [] and words(name)[0] in _SPLITS
+    first = next(iter(words(name)), "")
+    return first in _SPLITS and name.lower().startswith(first)
 
 
 def split_word(name: str) -> str | None:
@@ -41,8 +42,8 @@ def choose_split(names: Iterable[str], asked: str | None, where: str) -> str:
         return known[0]
     if asked in known:
         return asked
-    family = next((family for family in _FAMILIES if asked in family), ())
-    alike = [name for name in known if name in family]
+    family = next((family for family in _FAMILIES if (asked or "").lower() in family), ())
+    alike = [name for name in known if name.lower() in family]
     if len(alike) == 1:
         return alike[0]
     message = "none was named" if asked is None else f"there is no split '{asked}'"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rows import Start, read_from, read_rows, seekable_kind
-from tests.data.test_json_rows import outcome
+from tests.data.layouts import outcome
 
 ROWS = [{"prompt": f"q{n}", "turns": [{"role": "user", "content": "é"}], "score": n / 2 or None} for n in range(3000)]
 SCHEMA = pyarrow.Table.from_pylist(ROWS).schema

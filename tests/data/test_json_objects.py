@@ -8,7 +8,7 @@ import pytest
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.json_objects import rows_within
-from tests.data.test_json_rows import plain, read
+from tests.data.layouts import plain, read
 
 ROWS = [
     {"prompt": "Name a bird.", "chosen": "A stork.", "rejected": "A spoon."},

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.opening import Pushback
 from lit_rlhf.data.rows import is_hub_id, seekable_kind, source_name
-from tests.data.test_json_rows import LAYOUTS, ROWS, outcome, plain, read
+from tests.data.layouts import LAYOUTS, ROWS, outcome, plain, read
 
 LINES = LAYOUTS["lines"](ROWS).encode()
 TABLE = b"prompt,score\nWhy?,1\n"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.rows import read_rows, seekable_kind
 from lit_rlhf.data.table_rows import _holds_numbers
-from tests.data.test_json_rows import bomb, plain, read
+from tests.data.layouts import bomb, plain, read
 
 ROWS = [
     {"prompt": "Which is the longest river?", "chosen": "The Nile.", "rejected": "42"},
