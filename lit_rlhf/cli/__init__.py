@@ -16,6 +16,7 @@ stages, each a Lightning run:
 
 other commands:
   run        run a whole experiment: every stage of a file or folder of stage configs, in one process
+  inspect    show what files are read as, before anything is trained on them
   strength   train voters on preference pairs and write how strongly they prefer each
   evaluate   measure a reward model on preference pairs and on benchmark files
   leaderboard  compare reward models on the same rows of a benchmark, from tables of their scores

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 from lit_rlhf.cli.faults import INTERRUPTED, TERMINATED, UNTRACKED, Terminated, end_on_sigterm, told
 
 LIGHTNING = ("fit", "validate", "test", "predict")
-_SYNONYMS = {"train": "fit", "sft": "fit", "ppo": "fit", "eval": "evaluate"}
+_SYNONYMS = {"train": "fit", "sft": "fit", "ppo": "fit", "eval": "evaluate", "show": "inspect"}
 
 
 def dispatch(args: list[str]) -> int:
@@ -35,6 +35,8 @@ def dispatch(args: list[str]) -> int:
             found = call(command, args=rest)
             if isinstance(found, dict) and found.get("fits") is False:  # of `plan`, so that scripts can ask
                 return 1
+            if command == "inspect" and found:
+                return found
         else:
             known = [*LIGHTNING, "run", *FUNCTIONS]
             near = difflib.get_close_matches(_SYNONYMS.get(command, command), known, n=1)
@@ -125,6 +127,10 @@ def _parser(function: Any, command: str) -> ArgumentParser:
         )
     parser = PlainParser(prog=f"lit-rlhf {command}", description=description)
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options.")
+    if command == "inspect":  # any number of files
+        parser.add_argument("files", nargs="+", type=str, help="Files, patterns, folders or Hub ids.")
+        parser.add_function_arguments(function, as_positional=False, skip={"files"})
+        return parser
     positional = command in ("run", "world", "model", "export", "sweep")
     parser.add_function_arguments(function, as_positional=positional, skip={"extra"})
     return parser
@@ -141,6 +147,7 @@ def _split_extra(args: list[str]) -> tuple[list[str], list[str]]:
 FUNCTIONS = {
     "world": "lit_rlhf.world.presets.write_base_model",
     "model": "lit_rlhf.cli.model.model",
+    "inspect": "lit_rlhf.cli.inspect.inspect",
     "compare": "lit_rlhf.evaluation.compare.compare",
     "rounds": "lit_rlhf.evaluation.rounds.rounds",
     "strength": "lit_rlhf.evaluation.strength.strength",

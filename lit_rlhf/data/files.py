@@ -14,8 +14,8 @@ from lit_rlhf.data.fields import Row, field
 from lit_rlhf.data.file_report import FileReport, WatchedRow
 from lit_rlhf.data.formats import FORMATS, Reader, common_format, detect_format, get_reader, with_options
 from lit_rlhf.data.records import Record, Source
-from lit_rlhf.data.unknown_rows import unknown_row
 from lit_rlhf.data.rows import RawRow, find_files, read_rows, source_name
+from lit_rlhf.data.unknown_rows import unknown_row
 
 T = TypeVar("T")
 

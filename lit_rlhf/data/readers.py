@@ -15,8 +15,8 @@ from lit_rlhf.data.errors import DataError, UnsettledError
 from lit_rlhf.data.fields import (
     Row,
     describe,
-    field,
     ends_with_user,
+    field,
     filled,
     has,
     messages,
