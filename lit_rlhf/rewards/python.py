@@ -1,8 +1,10 @@
 """Rewards computed by a Python function, and the true reward of the synthetic world."""
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from functools import partial
 from typing import Self
 
 import torch
@@ -15,25 +17,28 @@ from lit_rlhf.rewards.reward import SequenceReward
 
 
 class PythonReward(SequenceReward):
-    """Any function of the two texts.
+    """Any function of the two texts, and of all that is known of the prompt.
 
     Args:
         function: ``(prompt, response) -> float``, as an import path such as ``my_package.rewards.politeness``.
-            A conversation of several turns comes as its messages joined by blank lines.
+            A conversation of several turns comes as its messages joined by blank lines. One with a parameter ``record``
+            is also given the `Record`: its messages with the system's, ``row`` with all columns of the file (a
+            reference answer, say), ``chosen``, ``meta`` with the id.
         scale: Factor on what the function gives.
         timeout: Seconds that one call may take; None waits for ever. With a limit, each call runs in a thread of its
             own, and one that is late is left behind there while the run ends with an error: a thread cannot be stopped.
 
     Raises:
-        DataError: If ``timeout`` is not above 0, or, when asked, the function gives no finite number or is late; it
-            names the function, the prompt and the response.
+        DataError: If ``timeout`` is not above 0, or, when asked, the function gives no finite number (None, say) or is
+            late; it names the function, the prompt and the response.
     """
 
-    def __init__(self, function: Callable[[str, str], float], scale: float = 1.0, timeout: float | None = None) -> None:
+    def __init__(self, function: Callable[..., float], scale: float = 1.0, timeout: float | None = None) -> None:
         super().__init__()
         if timeout is not None and not timeout > 0:
             raise DataError(f"is {timeout}", "PythonReward, timeout", "Give seconds above 0, or leave it out.")
         self.function, self.scale, self.timeout = function, scale, timeout
+        self._asks_for_record = _has_parameter(function, "record")
 
     def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
         """Nothing to open; what was remembered is forgotten."""
@@ -48,14 +53,16 @@ class PythonReward(SequenceReward):
 
     def _score(self, completions: Completions) -> Tensor:
         values = []
-        for prompt, text in _texts(completions):
+        for (prompt, text), record in zip(_texts(completions), completions.records, strict=True):
             shown = f"prompt {prompt[:80]!r}, response {text[:80]!r}"
             where = f"reward function {self.fingerprint.split()[1]}"
             try:
-                value = float(_within(self.timeout, self.function, prompt, text))
+                known = {"record": record} if self._asks_for_record else {}
+                given = _within(self.timeout, partial(self.function, **known), prompt, text)
             except _TooLateError:
                 hint = "Give a longer timeout, or make the function faster."
                 raise DataError(f"took longer than {self.timeout:g} s for {shown}", where, hint) from None
+            value = _number(given, where, shown)
             if value != value or value in (float("inf"), float("-inf")):
                 raise NotFiniteError(f"gave {value} for {shown}", where)
             values.append(value)
@@ -107,7 +114,23 @@ def _graded(completions: Completions) -> Tensor:
 def _texts(completions: Completions) -> Iterator[tuple[str, str]]:
     """Prompt and response of each row."""
     for record, text in zip(completions.records, completions.texts, strict=True):
-        yield "\n\n".join(message.content for message in record.prompt), text
+        yield "\n\n".join(message.content for message in record.prompt if message.role != "tools"), text
+
+
+def _number(given: object, where: str, shown: str) -> float:
+    """What a function gave, as a number."""
+    try:
+        return float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        kind = "None" if given is None else f"{str(given)[:40]!r}, no number,"
+        raise DataError(f"gave {kind} for {shown}", where, "Let it return a number on every path.") from None
+
+
+def _has_parameter(function: Callable[..., object], name: str) -> bool:
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some that are written in C tell nothing
+        return False
 
 
 class _TooLateError(Exception):

@@ -1,6 +1,7 @@
 import math
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -173,3 +174,27 @@ def test_errors_of_the_function_are_its_own(completions, renderer, timeout, erro
 def test_a_limit_that_is_none_is_refused(timeout):
     with pytest.raises(DataError, match="timeout"):
         PythonReward(gold_reward, timeout=timeout)
+
+
+def test_a_function_may_ask_for_the_record(renderer, completions):
+    seen = []
+
+    def graded(prompt: str, response: str, record: Record) -> float:
+        seen.append(record)
+        return float(record.row.get("points", 0))
+
+    records = [replace(each, row={"points": place}) for place, each in enumerate(completions.records)]
+    scores = loaded(PythonReward(graded), renderer).scores(replace(completions, records=records))
+    assert scores.tolist() == list(range(len(records)))
+    assert seen == records
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(None, "gave None for prompt"), ("much", "gave 'much', no number, for prompt")]
+)
+def test_what_is_no_number_names_the_function_and_the_prompt(renderer, completions, value, says):
+    def unsure(prompt: str, response: str) -> float:
+        return value
+
+    with pytest.raises(DataError, match=rf"(?s)reward function .*unsure: {says} .*response .*every path"):
+        loaded(PythonReward(unsure), renderer).scores(completions)
