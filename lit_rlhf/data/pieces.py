@@ -13,6 +13,7 @@ from typing import Any
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.files import PairFiles
+from lit_rlhf.data.opening import Kind
 from lit_rlhf.data.records import Record, Source
 from lit_rlhf.data.rows import Start, find_files, read_from, read_rows, seekable_kind
 
@@ -101,8 +102,11 @@ class Pool:
     def _cut(self, index: int, source: PairFiles, size: int) -> Iterator[Piece]:
         left = math.inf if source.limit is None else source.limit
         for file in find_files(source.path):
+            kind = _kind(file)
             self._stamps[file] = _stamp(file)
-            starts, self.digests[file] = _starts(file, size)
+            next(read_rows(file))  # refuses what is damaged or empty
+            find_starts = _parquet_starts if kind == "Parquet" else _line_starts
+            starts, self.digests[file] = find_starts(file, size)
             for (start, begin), (_, end) in pairwise(starts):
                 rows = int(min(end - begin, left))
                 if rows > 0:
@@ -137,18 +141,17 @@ def _stamp(file: str) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _starts(file: str, size: int) -> tuple[list[tuple[Start, int]], str]:
-    """Where pieces of at most ``size`` rows begin, with the rows before each; last, the end; and the file's digest."""
+def _kind(file: str) -> Kind:
     kind = seekable_kind(file)
     if kind is None:
         hint = "Stream JSON files with a row per line, or Parquet files, unpacked, by their names or a pattern"
         hint += " such as 'FOLDER/*.parquet'; write the data anew, or leave out data.streaming."
         raise DataError("cannot be read from the middle", file, hint)
-    next(read_rows(file))  # refuses what is damaged or empty
-    return _parquet_starts(file, size) if kind == "Parquet" else _line_starts(file, size)
+    return kind
 
 
 def _line_starts(file: str, size: int) -> tuple[list[tuple[Start, int]], str]:
+    """Where pieces of at most ``size`` rows begin, with the rows before each; last, the end; and the file's digest."""
     starts: list[tuple[Start, int]] = []
     rows = place = checksum = number = 0
     with open(file, "rb") as stream:
@@ -163,7 +166,7 @@ def _line_starts(file: str, size: int) -> tuple[list[tuple[Start, int]], str]:
 
 
 def _parquet_starts(file: str, size: int) -> tuple[list[tuple[Start, int]], str]:
-    """The metadata holds place, length and usually extremes of every column's part: any change of rows shows there."""
+    """The same. The metadata holds place, length and usually extremes of every column's part: any change shows."""
     import pyarrow.parquet
 
     metadata: Any = pyarrow.parquet.read_metadata(file)
