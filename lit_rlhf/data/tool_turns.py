@@ -1,6 +1,7 @@
 """Tools in a conversation: what a chat template is given of them, and whether it has written them."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,22 +60,26 @@ def check_written(prompt: Sequence[Message], text: str, name: str) -> None:
     """
     if not any(message.role in ("tools", "tool") or "tool_calls" in message.extra for message in prompt):
         return
-    for message in prompt:
-        for kind, words in _said(message):
-            if words not in text:
-                hint = "Name a tokenizer or a template that knows tools: data.tokenizer, data.template."
-                raise DataError(f"writes no {kind}: {excerpt(words)!r} is lost", f"the chat template of {name}", hint)
+    needed = Counter(wanted for message in prompt for wanted in _said(message))
+    for (kind, words), times in needed.items():
+        elsewhere = sum(message.content.count(words) for message in prompt if message.role not in ("tools", "tool"))
+        others = sum(count for (other, same), count in needed.items() if same == words and other != kind)
+        expected = 1 if kind == _RESULT else times + others + elsewhere
+        if text.count(words) < expected:
+            hint = "Name a tokenizer or a template that knows tools: data.tokenizer, data.template."
+            raise DataError(f"writes no {kind}: {excerpt(words)!r} is lost", f"the chat template of {name}", hint)
+
+
+_LIST, _RESULT, _CALL = "list of tools", "result of a tool", "call of a tool"
 
 
 def _said(message: Message) -> list[tuple[str, str]]:
     """What must be found of a message in the text of a template that knows tools, each with what it is."""
     if message.role == "tools":
-        tools = json.loads(message.content)
-        names = [tool.get("function", tool).get("name") for tool in tools]
-        return [("list of tools", name) for name in names if isinstance(name, str)]
+        names = {tool.get("function", tool).get("name") for tool in json.loads(message.content)}
+        return [(_LIST, name) for name in names if isinstance(name, str)]
     if message.role == "tool":
-        return [("result of a tool", message.content.strip())]
+        return [(_RESULT, message.content.strip())]
     if "tool_calls" in message.extra:
-        calls = json.loads(message.extra)["tool_calls"]
-        return [("call of a tool", call["function"]["name"]) for call in calls]
+        return [(_CALL, call["function"]["name"]) for call in json.loads(message.extra)["tool_calls"]]
     return []

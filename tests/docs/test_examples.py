@@ -86,12 +86,21 @@ def test_the_example_of_a_format_is_read(block, tmp_path):
     assert record.prompt[-1].content
     if block.mark == "format":
         assert detect_format(json.loads(block.text)) == block.about
-    if block.about not in ("prompt", "demonstration", "tldr", "explicit"):
+    if block.about not in ("prompt", "demonstration", "marked", "tldr", "explicit"):
         assert (record.chosen, record.rejected) == ("An apple.", "A chair.")
 
 
 def test_every_format_has_an_example():
-    assert {block.about for block in FORMAT_BLOCKS if block.mark == "format"} == set(FORMATS)
+    named = {block.about for block in blocks(DOCS / "data_formats.md") if block.mark == "named"}
+    shown = {block.about for block in FORMAT_BLOCKS if block.mark == "format"} | named
+    assert shown == set(FORMATS) - {"stepwise"}  # which is refused
+
+
+@pytest.mark.parametrize("block", [b for b in blocks(DOCS / "data_formats.md") if b.mark == "named"])
+def test_the_example_of_a_format_that_has_to_be_named_is_read_under_its_name(block, tmp_path):
+    (tmp_path / "rows.jsonl").write_text(block.text)
+    (record,) = PairFiles(str(tmp_path / "rows.jsonl"), format=block.about).records()
+    assert (record.chosen, record.rejected) == ("An apple.", "A chair.")
 
 
 def test_every_command_that_is_shown_has_only_options_that_there_are():

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Record, Source
@@ -122,9 +122,11 @@ class SampledPairs(Source):
         annotator: Who labels; None for one without noise (temperature 0).
         name: Shown in reports.
         weight: Share of the records that is used.
+        choice: Which pairs of a prompt: at ``random``, or those whose gold rewards lie ``widest`` apart, best against
+            worst, which teach more as long as noise in the labels goes by the difference.
 
     Raises:
-        DataError: When read, if the store is no finished one, or its prompts bring no constraints.
+        DataError: For a choice that there is not. When read, if the store is no finished one, or its prompts bring no constraints.
     """
 
     bad_rows = 0
@@ -137,9 +139,13 @@ class SampledPairs(Source):
         annotator: Annotator | None = None,
         name: str = "sampled",
         weight: float = 1.0,
+        choice: Literal["random", "widest"] = "random",
     ) -> None:
         if pairs < 1:
             raise DataError(f"is {pairs}", "sampled pairs, pairs", "Give 1 or more pairs per prompt.")
+        if choice not in ("random", "widest"):
+            raise DataError(f"is {choice!r}", "sampled pairs, choice", "Give random or widest.")
+        self.choice = choice
         self.store, self.pairs, self.seed, self.name, self.weight = store, pairs, seed, name, weight
         self.annotator = Annotator(temperature=0.0) if annotator is None else annotator
 
@@ -163,6 +169,8 @@ class SampledPairs(Source):
         if not unequal:
             return every[:1]
         ambiguous = sorted(unequal, key=lambda pair: abs(pair[0].gold - pair[1].gold))
+        if self.choice == "widest":
+            unequal = ambiguous[::-1]
         found: list[tuple[Sampled, Sampled]] = []
         for _ in range(min(self.pairs, len(unequal))):
             pool = ambiguous if choices.random() < self.annotator.ambiguous else unequal

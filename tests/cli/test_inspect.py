@@ -1,0 +1,78 @@
+import json
+
+import pytest
+
+from lit_rlhf.cli import commands
+from tests.data.tokenizers import byte_level
+
+PAIR = {
+    "system": "Be brief.",
+    "question": "Which metal?",
+    "chosen": "Tin.",
+    "rejected": "Wood.",
+    "id": 7,
+    "source": "x",
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(*rows, name="pairs.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / name)
+
+    return to_file
+
+
+def test_the_report_says_what_a_file_was_read_as(write, tmp_path, capsys):
+    rows = [PAIR | {"score_chosen": n, "score_rejected": 3, "question": f"Which metal {n}?"} for n in range(5)]
+    path, out = write(*rows), tmp_path / "report.json"
+    assert commands.dispatch(["inspect", path, "--out", str(out)]) == 0
+    (source,) = json.loads(out.read_text())["sources"]
+    assert (source["path"], source["format"], source["rows"]) == (path, "explicit", 5)
+    assert source["used"] == ["system", "question", "chosen", "rejected", "id", "score_chosen", "score_rejected"]
+    assert source["left_aside"] == ["source"]
+    assert source["warnings"][0] == "3 of 5 rows: the chosen response has a lower score than the rejected one"
+    first = source["records"][0]
+    assert len(source["records"]) == 3
+    assert first["prompt"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Which metal 0?"},
+    ]
+    assert (first["chosen"], first["rejected"], first["margin"], first["tie"]) == ("Tin.", "Wood.", -3.0, False)
+    assert first["responses"] is first["grades"] is None
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("format explicit", "left aside: source", "chosen: Tin.", "note: 3 of 5 rows"))
+
+
+def test_with_a_tokenizer_it_shows_text_and_tokens(write, tmp_path, capsys):
+    byte_level().save_pretrained(tmp_path / "tokenizer")
+    out = tmp_path / "report.json"
+    command = ["inspect", write(PAIR), "--tokenizer", str(tmp_path / "tokenizer"), "--template", "dialogue"]
+    assert commands.dispatch([*command, "--out", str(out)]) == 0
+    (seen,) = json.loads(out.read_text())["sources"][0]["seen"]
+    assert seen["prompt"]["text"].endswith("Human: Which metal?\n\nAssistant:")
+    assert seen["chosen"]["text"].strip().startswith("Tin.")
+    assert all(len(part["tokens"]) == len(part["ids"]) for part in seen.values())
+    assert "as tokens" in capsys.readouterr().out
+
+
+def test_a_refused_file_ends_with_status_2_and_the_others_are_shown(write, tmp_path, capsys):
+    bad, good = write({"a": 1}, name="bad.jsonl"), write(PAIR)
+    out = tmp_path / "report.json"
+    assert commands.dispatch(["inspect", bad, good, str(tmp_path / "missing.jsonl"), "--out", str(out)]) == 2
+    sources = json.loads(out.read_text())["sources"]
+    assert ["error" in source for source in sources] == [True, False, True]
+    said = capsys.readouterr()
+    assert "no known format has the fields of this row: a" in said.err
+    assert "not found" in said.err
+    assert "format explicit" in said.out
+
+
+def test_options_of_the_source_help_here_too(write, tmp_path):
+    path, out = write({"a": "Which?", "b": "Tin.", "c": "Wood."}), tmp_path / "report.json"
+    fields = ["--fields", '{"prompt": "a", "chosen": "b", "rejected": "c"}']
+    assert commands.dispatch(["inspect", path, "--out", str(out), *fields]) == 0
+    source = json.loads(out.read_text())["sources"][0]
+    assert source["used"] == ["a", "b", "c"]
+    assert commands.dispatch(["inspect", path, "--format", "nonsense"]) == 1
