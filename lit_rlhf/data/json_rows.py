@@ -202,9 +202,13 @@ def _list_rows(text: JsonText, path: str) -> Iterator[RawRow]:
 
 
 def _value_rows(text: JsonText, file: Opened) -> Iterator[RawRow]:
+    before = 0  # the line on which the former object ends
     while text.peek():
-        location = f"{file.path}:{text.line}"
-        yield location, _row(text.value(file.longest))
+        column = f":{text.column + 1}" if text.line == before else ""
+        location = f"{file.path}:{text.line}{column}"
+        row = _row(text.value(file.longest))
+        before = text.line
+        yield location, row
 
 
 def _object_rows(file: Opened, line: int, split: str | None) -> Iterator[RawRow]:

@@ -70,6 +70,10 @@ class JsonText:
         stream: The text, as UTF-8.
         path: For errors.
         line: Number of its first line.
+
+    Attributes:
+        line: Number of the line of what comes next.
+        column: How many characters stand before it on that line.
     """
 
     def __init__(self, stream: Pushback, path: str, line: int) -> None:
@@ -77,8 +81,7 @@ class JsonText:
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._text, self._at = "", 0
         self._ended = False
-        self._column = 0  # characters of the line before what comes next
-        self.line = line
+        self.line, self.column = line, 0
 
     def peek(self) -> str:
         """The next character that is no blank; empty at the end."""
@@ -149,9 +152,9 @@ class JsonText:
         lines = self._text.count("\n", self._at, end)
         self.line += lines
         if lines:
-            self._column = end - 1 - self._text.rindex("\n", self._at, end)
+            self.column = end - 1 - self._text.rindex("\n", self._at, end)
         else:
-            self._column += end - self._at
+            self.column += end - self._at
         self._at = end
 
     def _where(self) -> str:
@@ -160,8 +163,9 @@ class JsonText:
     def _error(self, error: json.JSONDecodeError, hint: str = "") -> DataError:
         line = self.line + self._text.count("\n", self._at, error.pos)
         begin = self._text.rfind("\n", self._at, error.pos)
-        place = self._column + error.pos - self._at if begin < 0 else error.pos - begin - 1
-        return DataError(_broken(error, place), f"{self._path}:{line}", hint or _hint(error) or REWRITE)
+        place = self.column + error.pos - self._at if begin < 0 else error.pos - begin - 1
+        where = f"{self._path}:{line}" if line > 1 else self._path  # all of a long list may be one line
+        return DataError(_broken(error, place), where, hint or _hint(error) or REWRITE)
 
 
 def _broken(error: json.JSONDecodeError, place: int) -> str:

@@ -50,7 +50,8 @@ def test_it_makes_no_difference_how_much_is_read_at_a_time(monkeypatch, layout, 
 def test_locations_are_lines_or_items():
     assert [place for place, _ in read(LAYOUTS["blank lines"](ROWS))] == [":4", ":7", ":10"]
     assert [place for place, _ in read("\n" + pretty(ROWS[:1] * 3, "\n\n"))] == [":2", ":8", ":14"]
-    assert [place for place, _ in read(pretty(ROWS[:1] * 3, ""))] == [":1", ":5", ":9"]
+    assert [place for place, _ in read(pretty(ROWS[:1] * 3, ""))] == [":1", ":5:2", ":9:2"]
+    assert [place for place, _ in read('{"a": 1} {"a": 2}\n{"a": 3}{"a": 4}')] == [":1", ":1:10", ":2", ":2:9"]
     for layout in ("list", "list over lines", "data"):
         assert [place for place, _ in read(LAYOUTS[layout](ROWS))] == [":item 1", ":item 2", ":item 3"]
 
@@ -72,7 +73,7 @@ def test_a_single_object_is_one_row(indent):
         ('[{"a": 1},]', "Take away the comma before it."),
         ('[\n {"a": 1}\n {"a": 2}\n]', "a.json:3: broken JSON at character 2, where it says '{\"a\": 2}\\n]'"),
         ('[\n {"a": 1},\n {"a": 2', "a.json:3: broken JSON at character 9, where it ends"),
-        ('[{"a": 1}, {"a": 2]', "a.json:1: broken JSON at character 19, where it says ']'"),
+        ('[{"a": 1}, {"a": 2]', "a.json: broken JSON at character 19, where it says ']'"),
         ('[\n{"a": 1}\n]\n]', "a.json:4: broken JSON at character 1, where it says ']': expecting nothing behind the"),
         ('[\n{"a":\n "é", "b": x}\n]', "a.json:3: broken JSON at character 12, where it says 'x}"),
         ('{\n "a": 1\n}\n{\n "a": 1,\n}\n', "a.json:6: broken JSON at character 1, where it says '}'"),
