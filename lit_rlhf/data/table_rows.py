@@ -52,7 +52,8 @@ def table_rows(file: Opened) -> Iterator[RawRow]:
             read = [_number_or_text if _holds_numbers(name) else _text for name in names]
         elif len(cells) != len(names):
             hint = "A cell with a delimiter or a line break in it needs quotes around it."
-            yield location, DataError(f"{len(cells)} cells, but the header has {len(names)}", hint=hint)
+            span = lines.span()
+            yield location, DataError(f"{len(cells)} cells{span}, but the header has {len(names)}", hint=hint)
         else:
             yield location, {name: each(cell) for name, each, cell in zip(names, read, cells, strict=True)}
 
@@ -65,6 +66,7 @@ class _Lines(Iterator[str]):
         self._raw = iter(partial(file.stream.readline, file.longest), b"")
         self._next: list[str] = []  # the last one comes first
         self._held = 0  # bytes of the present record
+        self._first = 1  # line of the present record
         self.number = 0
 
     def __next__(self) -> str:
@@ -93,6 +95,11 @@ class _Lines(Iterator[str]):
     def begin(self) -> None:
         """A record begins with the next line."""
         self._held = 0
+        self._first = self.number + 1
+
+    def span(self) -> str:
+        """How an error says that a record takes up several lines, which a stray quote makes of many rows."""
+        return f" in lines {self._first} to {self.number}" if self.number > self._first else ""
 
 
 def _records(reader: Any, lines: _Lines, path: str) -> Iterator[tuple[str, list[str] | DataError]]:
@@ -109,7 +116,7 @@ def _records(reader: Any, lines: _Lines, path: str) -> Iterator[tuple[str, list[
                 hint = "Close it. A quote within a quoted cell is written twice."
                 raise DataError("a quote opens here that is never closed", location, hint) from error
             hint = "A quote within a quoted cell is written twice; a cell that begins with one needs quotes around it."
-            yield location, DataError(f"broken table: {error}", hint=hint)
+            yield location, DataError(f"broken table{lines.span()}: {error}", hint=hint)
             continue
         if cells:
             yield location, cells

@@ -143,6 +143,16 @@ def test_a_bad_row_comes_as_its_error_and_the_next_is_read(row, says):
     assert "quote" in str(error)
 
 
+def test_rows_that_a_stray_quote_runs_together_are_named_by_their_lines():
+    content = 'p,c\n1,2\n3,"4\n5,6\n7,"8"\n9,0\n1,"2\n3"\n'
+    _, (place, error), *rest = read(content, "a.csv")
+    assert place == ":3"
+    assert "broken table in lines 3 to 5" in str(error)
+    assert rest == [(":6", {"p": "9", "c": "0"}), (":7", {"p": "1", "c": "2\n3"})]
+    _, (place, error) = read('p,c\n1,2\n3,"4\n5,6\n7,8",9\n', "a.csv")
+    assert (place, str(error).split("\n")[0]) == (":3", "3 cells in lines 3 to 5, but the header has 2")
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
