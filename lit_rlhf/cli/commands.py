@@ -35,7 +35,7 @@ def dispatch(args: list[str]) -> int:
             found = call(command, args=rest)
             if isinstance(found, dict) and found.get("fits") is False:  # of `plan`, so that scripts can ask
                 return 1
-            if command == "inspect" and found:
+            if isinstance(found, int):  # of `inspect`, where a file is refused
                 return found
         else:
             known = [*LIGHTNING, "run", *FUNCTIONS]

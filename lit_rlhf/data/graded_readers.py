@@ -1,6 +1,7 @@
 """Readers of several responses to a prompt: two and a verdict, any number with scores or ranks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lit_rlhf.data import columns
@@ -48,9 +49,10 @@ def read_compared(row: Row, first_wins: str | None = None) -> Record:
     scores = _numbered_scores(row, found)
     verdict = verdict_of(row, found, answers, scores, first_wins)
     order = (0, 1) if verdict >= 0 else (1, 0)
-    given = {} if scores is None else {"chosen_scores": (scores[order[0]],), "rejected_scores": (scores[order[1]],)}
-    steps = {"strength": abs(verdict)} if abs(verdict) not in (0.0, 0.5) else {}
-    return Record(asked, answers[order[0]], answers[order[1]], tie=verdict == 0, **given, **steps)
+    record = Record(asked, answers[order[0]], answers[order[1]], tie=verdict == 0)
+    if scores is not None:
+        record = replace(record, chosen_scores=(scores[order[0]],), rejected_scores=(scores[order[1]],))
+    return record if abs(verdict) in (0.0, 0.5) else replace(record, strength=abs(verdict))
 
 
 def read_graded(row: Row) -> Record:

@@ -158,7 +158,10 @@ def _columns_or_rows(value: dict[str, dict[str, Any]]) -> Iterable[Any] | None:
 
 def _are_columns(value: dict[str, list[Any]]) -> bool:
     """Whether lists are columns, of a cell per row, and not the fields of one row: its messages, turns or scores."""
-    if len({len(column) for column in value.values()}) != 1 or any(_are_objects(column) for column in value.values()):
+    lengths = {len(column) for column in value.values()}
+    if len(lengths) != 1 or any(_are_objects(column) for column in value.values()):
+        return False
+    if len(value) == 1 and lengths == {1}:
         return False
     first = {name: column[0] for name, column in value.items()}
     if any(isinstance(cell, dict) for cell in first.values()):

@@ -20,12 +20,12 @@ def required_prompt(row: Row, transcripts: bool = False) -> Conversation:
     """
     name = columns.prompt_column(row)
     whole = conversation_column(row)
-    if whole is not None and name != "prompt":
+    if whole is not None and columns.find(row, ["prompt"]) is None:
         turns = messages(said(row[whole]), whole)
         return ends_with_user(turns[:-1] if turns[-1].role == "assistant" and len(turns) > 1 else turns, whole)
     if name is None:
-        require(row, "prompt")
-    value = row[name]
+        name = "prompt"
+    value = require(row, name)
     if transcripts and is_open_transcript(value):
         return parse_prompt(value, str(name))
     if isinstance(value, list) and value and not any(isinstance(item, dict) for item in value):

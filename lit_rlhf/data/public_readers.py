@@ -30,8 +30,8 @@ def read_hh(row: Row) -> Record:
     Blanks around a turn are not part of it.
     """
     if not has(row, "prompt"):
-        whole = (parse_transcript(text(require(row, name), name), name) for name in ("chosen", "rejected"))
-        return Record(*split_pair(*whole))
+        chosen, rejected = (parse_transcript(text(require(row, name), name), name) for name in ("chosen", "rejected"))
+        return Record(*split_pair(chosen, rejected))
     asked = parse_prompt(text(row["prompt"], "prompt"), "prompt")
     if has(row, "chosen") or has(row, "rejected"):
         chosen, rejected = (parse_reply(text(require(row, name), name), name) for name in ("chosen", "rejected"))

@@ -80,7 +80,8 @@ def read_explicit(row: Row) -> Record:
     if any(columns.is_whole(row[name]) for name in (better, worse)):
         return _with_listed_prompt(row, _from_conversations(row, better, worse))
     asked = required_prompt(row)
-    return Record(asked, *(reply(only(row[name]), name, asked) for name in (better, worse)))
+    chosen, rejected = (reply(only(row[name]), name, asked) for name in (better, worse))
+    return Record(asked, chosen, rejected)
 
 
 def read_conversational(row: Row) -> Record:
@@ -106,8 +107,8 @@ def read_implicit(row: Row) -> Record:
     shared = shared_words(chosen, rejected)
     if shared is None:
         raise DataError(f"does not begin with the same words as '{better}'; give a field 'prompt'", field(worse))
-    answers = (filled(value[len(shared) :], name).strip() for value, name in ((chosen, better), (rejected, worse)))
-    return Record((Message("user", shared.strip()),), *answers)
+    answers = [filled(value[len(shared) :], name).strip() for value, name in ((chosen, better), (rejected, worse))]
+    return Record((Message("user", shared.strip()),), answers[0], answers[1])
 
 
 def shared_words(first: str, second: str) -> str | None:
@@ -120,7 +121,8 @@ def shared_words(first: str, second: str) -> str | None:
 def read_unprompted(row: Row) -> Record:
     """A better and a worse text that answer nothing: the prompt is empty."""
     better, worse = _sides(row)
-    return Record((Message("user", ""),), *(filled(only(row[name]), name) for name in (better, worse)))
+    chosen, rejected = (filled(only(row[name]), name) for name in (better, worse))
+    return Record((Message("user", ""),), chosen, rejected)
 
 
 def read_ultrafeedback(row: Row) -> Record:

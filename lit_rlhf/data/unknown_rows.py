@@ -70,7 +70,7 @@ def _looks_like_a_prompt(name: str, rows: Sequence[Row]) -> tuple[bool, float]:
     """Ranks columns: names with a prompt's words in them first, then those with longer and more varied texts."""
     words = ("prompt", "promt", "quest", "instr", "query", "user", "input", "ask", "post", "title", "q")
     named = any(word in str(name).lower() for word in words[:-1]) or str(name).lower() in words
-    texts = {row.get(name) for row in rows if isinstance(row.get(name), str)}
+    texts = {text for row in rows if isinstance(text := row.get(name), str)}
     return named, sum(map(len, texts)) / max(1, len(rows))
 
 

@@ -68,6 +68,7 @@ def test_the_key_that_holds_the_rows_is_found(wrap, rows):
         {"chosen": {"text": "a"}, "rejected": {"text": "b"}},
         {"question": {"id": 1, "text": "q"}, "answer": {"id": 2, "text": "a"}},
         {"conversation": [{"speaker": "A", "text": "Hello."}, {"speaker": "B", "text": "Good day."}]},
+        {"prompt": ["a"]},
         {"a": 1, "b": None},
         {},
     ],
