@@ -125,6 +125,8 @@ def opened(path: str, longest: int) -> Generator[Opened]:
             with stream:
                 yield Opened(path, name, Pushback(stream), packing, longest)
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and packing != "zip":  # there it is a password, or an unknown compression
+            raise
         system = isinstance(error, OSError) and error.errno is not None
         if system or not packing:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error

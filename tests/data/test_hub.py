@@ -150,6 +150,24 @@ def test_a_hub_data_set_is_asked_for_by_name_config_and_split(monkeypatch, data)
 
 
 @pytest.mark.parametrize(
+    "says",
+    [
+        "Config name is missing.\nPlease pick one among the available configs: ['small', 'large']\nExample of usage:",
+        "BuilderConfig 'other' not found. Available: ['small', 'large']",
+    ],
+)
+def test_the_configs_of_a_hub_data_set_are_listed(monkeypatch, says):
+    def load(name, config, split):
+        raise ValueError(says)
+
+    monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(DataError) as caught:
+        list(read_rows("owner/name:other"))
+    assert "Name one of its configs, as owner/name:CONFIG; there are 'small', 'large'." in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "name", ["../other/data-00000-of-00001.arrow", "/etc/passwd", "sub/x.arrow", "..", "", 7, None], ids=str
 )
 @pytest.mark.parametrize("splits", [False, True])
