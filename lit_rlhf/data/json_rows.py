@@ -96,9 +96,9 @@ def keeps_to_lines(file: Opened) -> bool:
     if layout.kind != "object":
         return layout.kind == "lines"
     text = file.stream.peek(file.longest).strip()
-    row = parse_row(text)
     if b"\n" in text:
         return False
+    row = parse_row(text)
     try:
         return isinstance(row, DataError) or rows_within(row, None, file.path) is None
     except DataError:  # several lists of rows

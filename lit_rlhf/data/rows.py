@@ -44,7 +44,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 _LONGEST_ROW = 2**28  # bytes; a bomb in a compressed file is refused before it fills the memory
 _OF_A_MODEL = ("config", "tokenizer", "vocab", "adapter_config", "sentencepiece")
 
-_row = parse_row
+_row = parse_row  # what the fuzzing of single rows calls
 
 
 class Start(NamedTuple):
