@@ -85,6 +85,18 @@ def test_no_pair_of_a_prompt_comes_twice_and_none_has_more_than_asked_for(store)
         assert max(map(len, seen.values())) == most
 
 
+def test_the_widest_pairs_are_those_whose_gold_differs_most(store):
+    def gaps(choice, most):
+        found: dict[str, list[float]] = {}
+        for pair in SampledPairs(store, pairs=most, choice=choice).records():
+            found.setdefault(pair.prompt_hash, []).append(pair.meta["gold_chosen"] - pair.meta["gold_rejected"])
+        return {prompt: sorted(map(abs, values), reverse=True) for prompt, values in found.items()}
+
+    every = gaps("random", 100)
+    assert gaps("widest", 2) == {prompt: values[:2] for prompt, values in every.items()}
+    assert gaps("random", 2) != gaps("widest", 2)
+
+
 def test_the_annotator_changes_labels_and_never_texts(store):
     def texts(annotator):
         return [(r.prompt, {r.chosen, r.rejected}) for r in SampledPairs(store, annotator=annotator).records()]
@@ -189,6 +201,8 @@ def test_a_store_that_does_not_say_what_was_asked_is_refused(tmp_path):
         list(SampledPairs(str(tmp_path / "nowhere")).records())
     with pytest.raises(DataError, match="pairs"):
         SampledPairs("store", pairs=0)
+    with pytest.raises(DataError, match=r"choice: is 'best'.*\n.*random or widest"):
+        SampledPairs("store", choice="best")  # type: ignore[arg-type]
 
 
 def test_rates_by_kind_are_counted(tmp_path):
