@@ -6,7 +6,9 @@ content as text or as a list of text parts; calls of tools and their results; an
 
 import ast
 import json
+import warnings
 from contextlib import suppress
+from itertools import chain
 from typing import Any, cast
 
 from lit_rlhf.data.errors import DataError, excerpt
@@ -27,6 +29,7 @@ _ROLE_KEYS, _CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "t
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _NO_TEXT = ("image", "image_url", "input_image", "audio", "input_audio", "video", "video_url", "file")
 _LONGEST_LITERAL = 2**20
+_DEEPEST = 100  # levels of a tool's description, or of a call
 
 
 def messages(value: Any, name: str) -> Conversation:
@@ -54,8 +57,10 @@ def spelled_out(value: Any) -> Any:
         found = json.loads(value)
     except (ValueError, RecursionError):
         try:
-            found = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            with warnings.catch_warnings():  # of escapes that Python does not know: a prompt is no program
+                warnings.simplefilter("ignore")
+                found = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # {{}} is a TypeError
             return value
     turns = [found] if isinstance(found, dict) else found
     return found if is_conversation(turns) else value
@@ -101,6 +106,7 @@ def tools(value: Any, name: str) -> Conversation:
             raise DataError("expected a list of tools, found a text that is no JSON", field(name)) from None
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise DataError(f"expected a list of tools, found {describe(value)}", field(name))
+    _check_depth(value, name)
     return (Message("tools", _json([_without_nulls(tool) for tool in value])),) if value else ()
 
 
@@ -181,6 +187,7 @@ def _normal_calls(calls: Any, name: str) -> list[dict[str, Any]]:
         calls = _called(calls, name)
     if not isinstance(calls, list):
         raise DataError(f"expected a list of calls, found {describe(calls)}", field(name))
+    _check_depth(calls, name)
     normal = []
     for index, call in enumerate(calls):
         call = _without_nulls(call) if isinstance(call, dict) else call
@@ -191,9 +198,20 @@ def _normal_calls(calls: Any, name: str) -> list[dict[str, Any]]:
         if isinstance(arguments, str):
             with suppress(ValueError, RecursionError):  # what is no JSON is left as the text it is
                 arguments = json.loads(arguments) if arguments.strip() else {}
+            _check_depth(arguments, f"{name}[{index}]")
         identity = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
         normal.append({**identity, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
     return normal
+
+
+def _check_depth(value: Any, name: str) -> None:
+    """Refuse what is nested so deeply that those who write it again, template or server, may fail."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = list(chain.from_iterable(inner))
+    if level:
+        raise DataError(f"nested more than {_DEEPEST} levels deep", field(name))
 
 
 def _without_nulls(value: Any) -> Any:

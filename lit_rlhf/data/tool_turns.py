@@ -76,8 +76,9 @@ _LIST, _RESULT, _CALL = "list of tools", "result of a tool", "call of a tool"
 def _said(message: Message) -> list[tuple[str, str]]:
     """What must be found of a message in the text of a template that knows tools, each with what it is."""
     if message.role == "tools":
-        names = {tool.get("function", tool).get("name") for tool in json.loads(message.content)}
-        return [(_LIST, name) for name in names if isinstance(name, str)]
+        inner = [tool.get("function", tool) for tool in json.loads(message.content)]
+        names = [each.get("name") if isinstance(each, dict) else each for each in inner]
+        return [(_LIST, name) for name in dict.fromkeys(name for name in names if isinstance(name, str))]
     if message.role == "tool":
         return [(_RESULT, message.content.strip())]
     if "tool_calls" in message.extra:

@@ -67,6 +67,15 @@ def test_a_template_that_loses_a_tool_is_refused_by_name(prompt):
         Renderer(tokenizer, template).prompt_ids(prompt)
 
 
+@pytest.mark.parametrize("tool", [{"function": "melt"}, {"name": "melt"}, {"function": 5}, {"name": ["melt"]}, {}])
+def test_tools_of_another_form_are_written_as_they_are(renderer, tool):
+    asked = (Message("tools", json.dumps([tool])), PROMPT[1])
+    assert json.dumps(tool) in renderer.prompt_text(asked)
+    if "melt" in tool.values():
+        with pytest.raises(DataError, match="writes no list of tools: 'melt' is lost"):
+            Renderer(byte_level(), KNOWS_NONE).prompt_text(asked)
+
+
 @pytest.mark.parametrize("template", ["dialogue", "plain"])
 def test_named_templates_know_no_tools(template):
     with pytest.raises(DataError, match=r"writes no (list|call|result)"):
