@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from lit_rlhf.data.folder_rows import folder_and_config
 from lit_rlhf.data.store import file_digest
 
 _WHOLE = 64 * 2**20
@@ -95,7 +96,10 @@ def _matches(text: str) -> list[Path]:
     if not text.strip() or len(text) > _LONGEST_PATH or "\n" in text or "\0" in text:
         return []
     name = os.path.expanduser(text)
+    folder = folder_and_config(name)
     try:
+        if folder is not None and folder[1] is not None:  # FOLDER:config
+            return [Path(folder[0])]
         return [Path(name)] if os.path.exists(name) else [Path(match) for match in sorted(glob.glob(name))]
     except OSError:
         return []

@@ -2,8 +2,10 @@
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, combinations, islice
@@ -19,6 +21,7 @@ from lit_rlhf.data.unknown_rows import unknown_row
 
 T = TypeVar("T")
 
+_AHEAD = 1000  # rows that are looked at to tell whether only some are bad
 _HEAD = 50  # rows that are looked at to tell the format: enough to outvote a few bad ones
 _LONGEST_ID = 200
 _LONGEST_NAME = 40  # of a field whose name may be misspelt; comparing longer ones takes long
@@ -67,7 +70,7 @@ class RowSource(Source):
 
         If all are bad, that is an error where the rows are the ``whole`` file.
         """
-        good, last = 0, None
+        good, last, rows = 0, None, iter(rows)
         for location, row in rows:
             try:
                 if isinstance(row, DataError):
@@ -76,7 +79,7 @@ class RowSource(Source):
             except DataError as error:
                 last = DataError(str(error), location)
                 if self.on_bad_row == "stop":
-                    unlike_others = good > 0 or not whole or isinstance(row, DataError)
+                    unlike_others = good > 0 or not whole or _any_good(rows, convert)
                     hint = f"Mend it, or leave such rows out: {self._option('on_bad_row', 'skip')}"
                     if not unlike_others:
                         hint = "" if "\n" in str(error) else "It is the first row: is the format another one?"
@@ -93,10 +96,17 @@ class RowSource(Source):
         return self._options(**{name: value})
 
     def _options(self, **options: str) -> str:
-        """The command-line words that read this source with further options."""
-        path = self.path if isinstance(self.path, str) else "PATH"
-        words = [f"--data.sources.{name} {_quoted(value)}" for name, value in options.items()]
-        return " ".join([f"--data.sources {type(self).__name__} --data.sources.path {_quoted(path)}", *words])
+        """The command-line words that read this source with further options, those already given among them."""
+        path = str(self.path) if isinstance(self.path, str | os.PathLike) else f"[{', '.join(map(str, self.path))}]"
+        words = [f"--data.sources.{name} {_quoted(value)}" for name, value in (self._given() | options).items()]
+        kind = type(self)
+        name = kind.__name__ if kind.__module__.startswith("lit_rlhf.") else f"{kind.__module__}.{kind.__name__}"
+        return " ".join([f"--data.sources {name} --data.sources.path {_quoted(path)}", *words])
+
+    def _given(self) -> dict[str, str]:
+        """The options that were given and that a command line would repeat."""
+        given = {"split": self.split, "on_bad_row": None if self.on_bad_row == "stop" else self.on_bad_row}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class PairFiles(RowSource):
@@ -205,7 +215,9 @@ class PairFiles(RowSource):
         if format is None and readable:
             location, row = next(iter(readable.items()))
             wrong = self._absent_field(row)
-            message, hint = unknown_row(list(map(self._renamed, readable.values())), self._options_given)
+            message, hint = unknown_row(
+                list(map(self._renamed, readable.values())), lambda options: self._options(**options)
+            )
             raise DataError(message, location, wrong or hint)
         # Without a readable row the reader is never called.
         report = self.reports[file] = FileReport(file, format or next(iter(FORMATS)))
@@ -213,20 +225,21 @@ class PairFiles(RowSource):
         return partial(self._read, reader, report, self.format is None)
 
     def _read(self, reader: Reader, report: FileReport, detected: bool, row: Row) -> Record:
-        watched = WatchedRow(self._renamed(row))
+        named = self._renamed(row)
+        watched = WatchedRow(named)
         try:
             record = reader(watched)
         except UnsettledError as error:
             hint = f"{error.case}: {self._option(error.option, error.value)}"
             raise DataError(error.message, error.location, hint) from None
         except DataError as error:
-            other = detect_format(watched) if detected else None
+            other = detect_format(named) if detected else None
             if other in (None, report.format):
                 raise DataError(
                     str(error), hint="" if "\n" in str(error) else self._fields_hint(row, str(error))
                 ) from None
             raise self._other_format(report.format, str(other)) from None
-        if detected and (other := detect_format(watched)) not in (None, report.format):
+        if detected and (other := detect_format(named)) not in (None, report.format):
             raise self._other_format(report.format, str(other))
         identity = _small_id(row)
         watched.used |= identity.keys()
@@ -262,11 +275,13 @@ class PairFiles(RowSource):
                 return f"If {near[0]!r} is the {standard}: {self._option(f'fields.{standard}', near[0])}"
         return ""
 
-    def _options_given(self, options: dict[str, str]) -> str:
-        """The command-line words that read this source with further options, those already given among them."""
-        given = {f"fields.{standard}": name for standard, name in self.fields.items()}
-        given |= {"on_bad_row": "skip"} if self.on_bad_row == "skip" else {}
-        return self._options(**given | options)
+    def _given(self) -> dict[str, str]:
+        limit = None if self.limit is None else str(self.limit)
+        given = {"format": self.format, "limit": limit, "first_wins": self.first_wins}
+        given |= {f"fields.{standard}": name for standard, name in self.fields.items()}
+        given |= {"label": self.label if self.label != "better" else None}
+        given |= {"pairs": self.pairs if self.pairs != "extremes" else None}
+        return super()._given() | {name: value for name, value in given.items() if value is not None}
 
     def _renamed(self, row: Row) -> Row:
         """A row under the format's names; a column that was given another name has that alone."""
@@ -280,6 +295,16 @@ class PairFiles(RowSource):
 def _quoted(value: str) -> str:
     """A word of the command line."""
     return value if re.fullmatch(r"[\w./:@%+,-]+", value) else "'" + value.replace("'", "'\\''") + "'"
+
+
+def _any_good(rows: Iterator[RawRow], convert: Callable[[Row], object]) -> bool:
+    """Whether one of the next rows can be read, so that leaving out bad ones leaves something."""
+    for _, row in islice(rows, _AHEAD):
+        if not isinstance(row, DataError):
+            with suppress(DataError):
+                convert(row)
+                return True
+    return False
 
 
 def _peek(rows: Iterator[RawRow]) -> tuple[list[RawRow], dict[str, Row]]:

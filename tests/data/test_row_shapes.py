@@ -330,3 +330,34 @@ def test_a_prompt_is_never_made_up_of_real_answers(path, tmp_path):
     bare.write_text("".join(json.dumps({name: row[name] for name in ("chosen", "rejected")}) + "\n" for row in rows))
     with pytest.raises(DataError, match="no column is known to hold their prompt"):
         list(PairFiles(str(bare)).records())
+
+
+CONFIG = re.compile(r"Name one of them: (\S+:\w+)$", re.MULTILINE)
+FILES = sorted(map(str, (CASES / "files").glob("*")))
+
+
+@pytest.mark.skipif(not FILES, reason="the collected cases are not here")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: Path(path).name)
+def test_collected_files_are_read_or_refused_with_hints_that_work(path):
+    try:
+        records = list(PairFiles(path).records())
+    except DataError as error:
+        refusal = str(error)
+    else:
+        assert len(records) == 3
+        return
+    assert len(refusal.split("\n")) <= 3
+    configs = [{"path": name} for name in CONFIG.findall(refusal)]
+    for hint in [*commands(refusal), *configs]:
+        assert obeyed(hint)
+    assert bool(commands(refusal) or configs) == (Path(path).name not in BROKEN_WHOLE)
+
+
+BROKEN_WHOLE = (
+    "pairs.jsonl.zst",
+    "zst_named.jsonl",
+    "single_quotes.jsonl",
+    "utf16.jsonl",
+    "latin1.jsonl",
+    "trailing_comma.json",
+)
