@@ -76,10 +76,12 @@ _TEXT_KEYS = ("response", "answer", "completion", "output", "text", "content", "
 
 @lru_cache(maxsize=4096)
 def _by_name(columns: tuple[Any, ...]) -> Mapping[str, Any]:
-    """The columns by the names that are compared; of two alike, the first."""
+    """The columns by the names that are compared; of two alike, the one spelt so, or else the first."""
     found: dict[str, Any] = {}
     for column in columns:
-        found.setdefault(re.sub(r"[\s.\-]+", "_", str(column).strip().lower()), column)
+        name = re.sub(r"[\s.\-]+", "_", str(column).strip().lower())
+        if name == column or name not in found:
+            found[name] = column
     return found
 
 

@@ -61,6 +61,8 @@ def read_graded(row: Row) -> Record:
     pair = columns.sides(row)
     if pair is not None and any(isinstance(dict.get(row, name), list) for name in pair):
         groups = [[reply(item, name, asked) for item in _listed(row[name])] for name in pair]
+        if not all(groups):
+            raise DataError("the list of responses is empty", field(str(pair[0] if not groups[0] else pair[1])))
         return _graded(asked, [*groups[0], *groups[1]], [1.0] * len(groups[0]) + [0.0] * len(groups[1]))
     found = columns.numbered(row)
     if found is not None:

@@ -1,5 +1,6 @@
 """Which of two responses is better, from the many ways in which data sets say it."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,11 @@ from lit_rlhf.data.fields import Row, describe, field, listed, numeric
 
 _TIES = ("tie", "equal", "same", "both", "neither", "draw", "none", "no preference", "tie (bothbad)", "both bad")
 _ORDERED = {"first": 0, "left": 0, "second": 1, "right": 1}
+_NOUNS = {
+    "answer", "assistant", "candidate", "choice", "completion", "conversation", "human", "is", "model", "option",
+    "output", "ref", "reply", "response", "summary", "system", "text", "the", "winner",
+}  # fmt: skip
+_DENIES = {"not", "no", "non", "never", "worse", "worst", "loser", "against"}
 _COMPARED = re.compile(r"(\w)\s*(>+|<+|=+)\s*(\w)")
 
 
@@ -48,7 +54,7 @@ def verdict_of(
     """
     hot = one_hot(row, found)
     if hot is not None:
-        first, second = (numeric(row[column], column) or 0.0 for column in hot)
+        first, second = (_flag(row[column], column) for column in hot)
         return _half(first - second)
     column = verdict_column(row, found)
     if column is None and scores is not None:
@@ -58,33 +64,56 @@ def verdict_of(
     value = row[column]
     if first_wins is not None:
         is_tie = isinstance(value, str) and value.strip().lower() in _TIES
-        return 0.0 if is_tie else _half(1.0 if str(value).strip().lower() == first_wins.strip().lower() else -1.0)
+        return 0.0 if is_tie else _half(1.0 if _plain(value) == _plain(first_wins) else -1.0)
     if isinstance(value, str):
-        told = _told_by_words(row, value, found, responses)
-        if told is not None:
+        named, told = _told_by_name(row, value, found, responses), _told_by_words(value, found)
+        if value.strip().lower() in (*found.tags, *_ORDERED, *_TIES) and named not in (None, told):
+            raise _unclear(value.strip(), column, found)
+        if (told := told if named is None else named) is not None:
             return told
     return _told_by_number(value, column, found)
 
 
-def _told_by_words(row: Row, value: str, found: Numbered, responses: Sequence[str]) -> float | None:
+def _flag(value: Any, name: str) -> float:
+    return float(value) if isinstance(value, bool) else numeric(value, name) or 0.0
+
+
+def _plain(value: Any) -> str:
+    """A verdict as it is compared: 1, 1.0 and "1" are one."""
+    said = str(value).strip().lower()
+    try:
+        return repr(float(said))
+    except ValueError:
+        return said
+
+
+def _told_by_name(row: Row, value: str, found: Numbered, responses: Sequence[str]) -> float | None:
+    """Which one is better where a verdict is its text, or the name of the model that wrote it."""
+    columns = (find(row, [f"model_{tag}", f"model{tag}", f"{found.stem}_{tag}_model"]) for tag in found.tags)
+    models = [None if column is None else row[column] for column in columns]
+    for known in ([text.strip() for text in responses], models):
+        if known.count(value.strip()) == 1:
+            return _half(1.0 - 2.0 * known.index(value.strip()))
+    return None
+
+
+def _told_by_words(value: str, found: Numbered) -> float | None:
     said = value.strip().lower().strip("[]() ")
-    if said in _TIES or said.startswith("tie"):
+    if said in _TIES or re.match(r"tied?\b", said):
         return 0.0
     compared = _COMPARED.fullmatch(said)
     if compared and {compared[1], compared[3]} == set(found.tags):
         sign = {">": 1.0, "<": -1.0, "=": 0.0}[compared[2][0]] * (1 if compared[1] == found.tags[0] else -1)
         return sign * (len(compared[2]) if len(compared[2]) > 1 else 0.5)
-    word = re.split(r"[\s_\-]+", said)[-1]
+    *before, word = re.split(r"[\s_\-]+", said)
+    if (len(before) > 1 and not _NOUNS.issuperset(before)) or _DENIES.intersection(before):
+        return None  # a sentence, which may say that the other one is better
     digit = re.sub(r"^[a-z]+(?=[0-9]$)", "", word)
     for tag in (said, word, digit):
         if tag in found.tags:
             return _half(1.0 if tag == found.tags[0] else -1.0)
         if tag in _ORDERED:
             return _half(1.0 - 2.0 * _ORDERED[tag])
-    for place, tag in enumerate(found.tags):
-        model = find(row, [f"model_{tag}", f"model{tag}", f"{found.stem}_{tag}_model"])
-        if value == responses[place] or (model is not None and row[model] == value):
-            return _half(1.0 - 2.0 * place)
     return None
 
 
@@ -95,7 +124,9 @@ def _told_by_number(value: Any, column: Any, found: Numbered) -> float:
         number = float(value)
     except (ValueError, OverflowError):
         raise _unclear(excerpt(str(value)).strip(), column, found) from None
-    if str(column).strip().lower() in SIGNED_VERDICTS and number == number:
+    if not math.isfinite(number):
+        raise _unclear(f"{number:g}", column, found)
+    if str(column).strip().lower() in SIGNED_VERDICTS:
         return -number  # HelpSteer counts below zero for the first
     if found.stem == "human_ref" and number in (0.0, 1.0):
         return _half(number - 0.5)  # Stanford Human Preferences: 1 for A

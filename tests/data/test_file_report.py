@@ -1,0 +1,26 @@
+"""What a report calls used: what the record was made of, and not what was looked at to tell the format."""
+
+import json
+
+import pytest
+
+from lit_rlhf.data.files import PairFiles
+
+ROWS = [
+    ({"prompt": "Which metal is liquid?", "completion": "Mercury.", "label": 1}, ["label"]),
+    ({"prompt": "Which metal is liquid?", "completion": "Mercury.", "label": True}, []),
+    ({"prompt": "Which metal is liquid?", "chosen": "Mercury.", "rejected": "Iron.", "labels": [True]}, ["labels"]),
+    ({"question": "Which metal is liquid?", "responses": ["Mercury.", "Iron."], "labels": [1, 0], "scores": [2, 1]},
+     ["labels"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "aside"), ROWS)
+def test_looking_at_a_column_does_not_count_as_using_it(tmp_path, row, aside):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    source = PairFiles(str(path))
+    assert len(list(source.records())) == 1
+    report = source.reports[str(path)]
+    assert report.left_aside == aside
+    assert {*report.used, *aside} == set(row)
