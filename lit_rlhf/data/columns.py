@@ -15,7 +15,10 @@ from lit_rlhf.data.errors import UnsettledError
 from lit_rlhf.data.messages import is_conversation, is_message, spelled_out
 from lit_rlhf.data.values import Row, field
 
-PROMPTS = ("question", "query", "instruction", "user_prompt", "user_query", "user_input", "user_message", "problem")
+PROMPTS = (
+    *("question", "query", "instruction", "instructions", "user_prompt", "user_query", "user_input", "user_message"),
+    *("problem", "prompt_text", "question_text", "input_text", "prompts", "prompt_messages", "context_messages"),
+)
 """Names of a prompt that stand for themselves; ``prompt`` comes before all of them."""
 LESSER_PROMPTS = ("history", "context", "post", "task", "input", "user")
 """Names of a prompt where nothing else is one: beside another, they may be anything."""
@@ -25,8 +28,14 @@ ANSWERS = ("response", "completion", "answer", "output", "target", "reply", "ass
 LISTS = ("responses", "completions", "answers", "candidates", "outputs", "generations", "replies", "model_responses")
 GRADES = ("scores", "score", "ratings", "rewards", "grades", "overall_scores", "gold_scores")
 RANKS = ("ranks", "rank", "rankings", "ranking")
-MARGINS = ("margin", "margins", "strength", "preference_strength", "score_diff", "score_difference", "score_margin")
-LABELS = ("label", "labels", "is_good", "desirable", "is_desirable", "thumbs_up", "is_preferred", "feedback")
+_MARGINS = {"margin", "margins", "difference", "diff", "delta", "deltas", "strength", "gap"}
+MARKS = (
+    *("is_good", "desirable", "is_desirable", "thumbs_up", "is_preferred", "kto_tag", "is_safe", "is_response_safe"),
+    *("accepted", "is_accepted", "is_correct"),
+)
+"""Names of a column that says of one response whether it is good."""
+LABELS = ("label", "labels", "feedback")
+"""Names of a column that says so if it holds true and false; numbers in it may mean anything."""
 VERDICTS = (
     *("preferred", "preference", "winner", "choice", "better", "best", "verdict", "better_response", "label", "labels"),
     *(
@@ -155,6 +164,15 @@ def side_scores(row: Row, better: Any, worse: Any) -> tuple[Any, Any] | None:
     return None
 
 
+def margin_column(row: Row) -> Any | None:
+    """The column with the difference of a pair's scores, if there is one."""
+    known = names(row)
+    able = (
+        name for name in known if (found := set(name.split("_"))) & _MARGINS and found <= _MARGINS | _KINDS | _FILLERS
+    )
+    return find(row, [*able, "mean_preference_difference", "preference_strength"])
+
+
 def _stem(column: str) -> str:
     tokens = re.split(r"[\s._\-]+", column.lower())
     return next((token for token in tokens if any(token in pair for pair in _SIDES)), tokens[-1])
@@ -228,6 +246,16 @@ def is_response_list(value: Any) -> bool:
 def text_key(item: Mapping[str, Any]) -> str | None:
     """The key under which an object holds a response."""
     return next((key for key in _TEXT_KEYS if isinstance(item.get(key), str)), None)
+
+
+def full_text_key(item: Mapping[str, Any]) -> str | None:
+    """The key under which an object holds a question."""
+    return next((key for key in ("full_text", "prompt", "question") if isinstance(item.get(key), str)), None)
+
+
+def is_plain_turns(value: Any) -> bool:
+    """Whether a value is a list of plain texts that may alternate between user and assistant."""
+    return isinstance(value, list) and len(value) > 1 and not len(value) % 2 and all(isinstance(t, str) for t in value)
 
 
 def is_whole(value: Any) -> bool:

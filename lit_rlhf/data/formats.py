@@ -100,6 +100,11 @@ def has_responses(row: Row) -> bool:
 
 
 def _is_demonstration(row: Row) -> bool:
+    return answers_once(row) and not is_labelled(row)
+
+
+def answers_once(row: Row) -> bool:
+    """Whether the row has one response, in a column of its own or at the end of its messages."""
     if any(name.startswith(("chosen", "rejected")) and columns.find(row, [name]) for name in columns.names(row)):
         return False
     whole = prompt_readers.conversation_column(row)
@@ -112,9 +117,21 @@ def _is_demonstration(row: Row) -> bool:
 
 
 def _is_marked(row: Row) -> bool:
+    if not answers_once(row):
+        return False
+    label = columns.find(row, (*columns.MARKS, *columns.LABELS))
+    return label is not None and (isinstance(row[label], bool) or _is_mark(row, label))
+
+
+def _is_mark(row: Row, label: str) -> bool:
+    worded = str(row[label]).strip().lower() in readers.MARK_WORDS
+    return worded or (columns.find(row, columns.MARKS) == label and row[label] in (0, 1))
+
+
+def is_labelled(row: Row) -> bool:
+    """Whether a number stands beside one response that may mark it as good or bad, or mean anything else."""
     label = columns.find(row, columns.LABELS)
-    told = label is not None and (isinstance(row[label], bool) or str(row[label]).strip().lower() in ("true", "false"))
-    return told and _is_demonstration(row)
+    return label is not None and row[label] in (0, 1) and not isinstance(row[label], bool) and answers_once(row)
 
 
 def _is_explicit(row: Row) -> bool:
@@ -131,7 +148,8 @@ def _is_implicit(row: Row) -> bool:
     pair = columns.sides(row)
     if pair is None or prompt_readers.prompt_of(row) is not None:
         return False
-    return any(columns.is_whole(row[name]) for name in pair)
+    plain = all(columns.is_plain_turns(row[name]) for name in pair) and row[pair[0]][:-1] == row[pair[1]][:-1]
+    return plain or any(columns.is_whole(row[name]) for name in pair)
 
 
 def _is_compared(row: Row) -> bool:

@@ -29,13 +29,15 @@ def required_prompt(row: Row, transcripts: bool = False) -> Conversation:
     if transcripts and is_open_transcript(value):
         return parse_prompt(value, str(name))
     if isinstance(value, list) and value and not any(isinstance(item, dict) for item in value):
-        earlier = _earlier_turns(value, str(name))
+        earlier = plain_turns(value, str(name))
         return ends_with_user(earlier, str(name))
+    if isinstance(value, dict) and (key := columns.text_key(value) or columns.full_text_key(value)) is not None:
+        value = value if columns.is_message(value) else value[key]  # WebGPT's questions are objects
     asked = prompt(value, name)
     asked = _with_input(row, name, asked)
     past = columns.find(row, ["history"])
     if past is not None and past != name and isinstance(dict.get(row, past), list):
-        return (*_earlier_turns(row[past], str(past)), *asked)
+        return (*plain_turns(row[past], str(past)), *asked)
     return asked
 
 
@@ -50,7 +52,7 @@ def _with_input(row: Row, name: Any, asked: Conversation) -> Conversation:
     return (Message("user", "\n\n".join(filter(str.strip, [asked[0].content, given]))),)
 
 
-def _earlier_turns(value: list[Any], name: str) -> Conversation:
+def plain_turns(value: list[Any], name: str) -> Conversation:
     """Turns that are written as pairs of texts, or as texts that alternate from the user on."""
     pairs = all(isinstance(item, list) and len(item) == 2 for item in value)
     texts = [each for item in value for each in item] if pairs else value

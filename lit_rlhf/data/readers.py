@@ -28,8 +28,10 @@ from lit_rlhf.data.fields import (
     split_reply,
     text,
 )
-from lit_rlhf.data.prompt_readers import conversation_column, required_prompt, system_turn, tools_turn
+from lit_rlhf.data.prompt_readers import conversation_column, plain_turns, required_prompt, system_turn, tools_turn
 from lit_rlhf.data.records import Message, Record
+
+MARK_WORDS = {"true": True, "false": False, "good": True, "bad": False, "desirable": True, "undesirable": False}
 
 
 def read_prompt(row: Row) -> Record:
@@ -62,7 +64,7 @@ def read_marked(row: Row) -> Record:
     A response that is marked as bad is no demonstration: it becomes the rejected one, and nothing is chosen.
     """
     record = read_demonstration(row)
-    name = columns.find(row, columns.LABELS) or "label"
+    name = columns.find(row, (*columns.LABELS, *columns.MARKS)) or "label"
     mark = _truth(require(row, name), name)
     return record if mark else replace(record, chosen=None, rejected=record.chosen)
 
@@ -100,6 +102,10 @@ def read_implicit(row: Row) -> Record:
     better, worse = _sides(row)
     if any(columns.is_whole(row[name]) for name in (better, worse)):
         return _from_conversations(row, better, worse)
+    if all(columns.is_plain_turns(row[name]) for name in (better, worse)):
+        return Record(
+            *split_pair(*(plain_turns(row[name], name) for name in (better, worse)), (str(better), str(worse)))
+        )
     chosen, rejected = text(row[better], better), text(row[worse], worse)
     if chosen == rejected:
         message = f"the same as '{better}', so nothing shows where the prompt ends; give a field 'prompt'"
@@ -144,11 +150,16 @@ def completed(record: Record, row: Row) -> Record:
     pair = columns.sides(row)
     if pair is not None and record.chosen_scores is None and not record.grades:
         record = _with_scores(record, row, pair)
-    margin = columns.find(row, columns.MARGINS)
+    margin = columns.margin_column(row)
     if record.strength is None and margin is not None and (value := numeric(row[margin], margin)) is not None:
         record = replace(record, strength=value)
     equal = record.chosen_scores is not None and record.chosen_scores == record.rejected_scores
-    return replace(record, tie=record.tie or row.get("tie") is True or (equal and pair is not None))
+    return replace(record, tie=record.tie or _is_tie(row) or (equal and pair is not None))
+
+
+def _is_tie(row: Row) -> bool:
+    name = columns.find(row, ("tie", "is_tie", "tied"))
+    return name is not None and row[name] is True
 
 
 def _with_scores(record: Record, row: Row, pair: tuple[Any, Any]) -> Record:
@@ -220,9 +231,8 @@ def _from_conversations(row: Row, better: Any, worse: Any) -> Record:
 
 
 def _truth(value: Any, name: str) -> bool:
-    words = {"true": True, "false": False, "good": True, "bad": False, "desirable": True, "undesirable": False}
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
+    if isinstance(value, str) and value.strip().lower() in MARK_WORDS:
+        return MARK_WORDS[value.strip().lower()]
     if value in (0, 1):
         return bool(value)
     raise DataError(f"expected true or false, found {describe(value)}", field(name))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from lit_rlhf.data import columns, prompt_readers
 from lit_rlhf.data.errors import excerpt
-from lit_rlhf.data.formats import FORMATS
+from lit_rlhf.data.formats import FORMATS, is_labelled
 from lit_rlhf.data.readers import shared_words
 from lit_rlhf.data.values import Row, listed
 
@@ -24,6 +24,11 @@ def unknown_row(rows: Sequence[Row], options: Options) -> tuple[str, str]:
     pair = columns.sides(row)
     if pair is not None and all(isinstance(row[name], str) for name in pair):
         return _without_prompt(rows, pair, options)
+    if is_labelled(row):
+        label = columns.find(row, columns.LABELS)
+        message = f"'{label}' is a number: does it say whether the response is good? The row has: {listed(row)}"
+        hint = f"If 1 marks a good response and 0 a bad one: {options({'format': 'marked'})}"
+        return message, f"{hint}\n  If it means something else: {options({'format': 'demonstration'})}"
     name = columns.response_list(row)
     if name is not None and prompt_readers.prompt_of(row) is not None:
         message = f"'{name}' lists responses, but nothing tells which are better; the row has: {listed(row)}"

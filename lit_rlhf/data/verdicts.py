@@ -9,7 +9,10 @@ from lit_rlhf.data.columns import SIGNED_VERDICTS, VERDICTS, Numbered, find, nam
 from lit_rlhf.data.errors import DataError, UnsettledError, excerpt
 from lit_rlhf.data.fields import Row, describe, field, listed, numeric
 
-_TIES = ("tie", "equal", "same", "both", "neither", "draw", "none", "no preference", "tie (bothbad)", "both bad")
+_TIES = (
+    *("tie", "equal", "same", "both", "neither", "draw", "none", "no preference", "no_preference", "tie (bothbad)"),
+    *("both bad", "both good", "both_bad", "both_good"),
+)
 _ORDERED = {"first": 0, "left": 0, "second": 1, "right": 1}
 _NOUNS = {
     "answer", "assistant", "candidate", "choice", "completion", "conversation", "human", "is", "model", "option",

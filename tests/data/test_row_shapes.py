@@ -77,6 +77,10 @@ PAIRS = [
     {"prompt": Q, "responses": [BAD, GOOD], "rank": [2, 1]},
     {"prompt": Q, "completions": [{"text": BAD, "score": 0.1}, {"text": GOOD, "score": 0.9}]},
     {"instruction": Q, "input": "", "output": [GOOD, BAD]},
+    {"question": {"full_text": Q, "id": 1}, "answer_0": BAD, "answer_1": GOOD, "score_0": -0.5, "score_1": 0.5},
+    {"chosen": [Q, GOOD], "rejected": [Q, BAD]},
+    {"prompt": [Q], "chosen": GOOD, "rejected": BAD},
+    {"prompt_text": Q, "chosen_text": GOOD, "rejected_text": BAD},
     {"prompt": f"\n\nHuman: {Q}\n\nAssistant:", "answers": [{"answer": GOOD, "rank": 1}, {"answer": BAD, "rank": 2}]},
 ]
 
@@ -115,6 +119,9 @@ DEMONSTRATIONS = [
     {"messages": [{"role": "user", "content": [{"type": "text", "text": Q}]}, said([{"text": GOOD}])]},
     {"prompt": Q, "completion": GOOD, "label": True},
     {"prompt": Q, "completion": GOOD, "label": "true"},
+    {"prompt": Q, "response": GOOD, "is_safe": True},
+    {"prompt": Q, "response": GOOD, "kto_tag": 1},
+    {"messages": [*ASKED, said(GOOD)], "label": "desirable"},
 ]
 
 
@@ -125,8 +132,12 @@ def test_a_demonstration_in_any_shape(read, row):
     assert (record.chosen, record.rejected) == (GOOD, None)
 
 
-def test_what_is_marked_as_bad_is_no_demonstration(read):
-    (good, bad), report = read(*({"prompt": Q, "completion": GOOD, "label": label} for label in (True, False)))
+@pytest.mark.parametrize(
+    ("name", "marks"),
+    [("label", (True, False)), ("label", ("good", "bad")), ("is_safe", (True, False)), ("thumbs_up", (1, 0))],
+)
+def test_what_is_marked_as_bad_is_no_demonstration(read, name, marks):
+    (good, bad), report = read(*({"prompt": Q, "completion": GOOD, name: mark} for mark in marks))
     assert (good.chosen, good.rejected) == (GOOD, None)
     assert (bad.chosen, bad.rejected) == (None, GOOD)
     assert any("marked as bad" in warning for warning in report.warnings)
@@ -164,7 +175,7 @@ def test_scores_are_kept_whatever_their_names(read, names):
     assert any(said.startswith("1 of 3 rows: the chosen response has a lower score") for said in report.warnings)
 
 
-@pytest.mark.parametrize("name", ["margin", "score_diff", "strength"])
+@pytest.mark.parametrize("name", ["margin", "score_diff", "strength", "Reward Margin", "rating_delta"])
 def test_a_margin_is_the_strength(read, name):
     (record,), _ = read({"prompt": Q, "chosen": GOOD, "rejected": BAD, name: 1.5})
     assert record.strength == 1.5
@@ -176,6 +187,12 @@ def test_helpsteer_counts_below_zero_for_the_first_response(read):
     assert (first.chosen, first.strength, first.tie) == (GOOD, 2.0, False)
     assert tie.tie
     assert (second.chosen, second.strength) == (BAD, 3.0)
+
+
+@pytest.mark.parametrize("word", ["tie", "Tie (bothbad)", "both_bad", "both", "neither", "equal", "A=B"])
+def test_a_verdict_may_be_a_tie(read, word):
+    (record,), _ = read({"prompt": Q, "response_a": GOOD, "response_b": BAD, "winner": word})
+    assert record.tie
 
 
 def test_of_many_graded_responses_the_best_and_the_worst_make_a_pair_or_every_two(read):
@@ -248,6 +265,7 @@ REFUSED = [
     ({"prompt": Q, "response_a": GOOD, "response_b": BAD}, "nothing tells which is better"),
     ({"prompt": Q, "response_a": GOOD, "response_b": BAD, "label": 1}, "does not tell whether 'response_a'"),
     ({"prompt": Q, "response_a": GOOD, "response_b": BAD, "winner": "the green one"}, "does not tell whether"),
+    ({"prompt": Q, "completion": GOOD, "label": 1}, "'label' is a number"),
     ({"question": Q, "instruction": "Answer.", "chosen": GOOD, "rejected": BAD}, "which of these is the prompt"),
     (
         {"conversations": [*SHARE_GPT, {"from": "gpt", "value": GOOD}, {"from": "human", "value": "Thanks"}]},
