@@ -170,7 +170,7 @@ def _is_graded(row: Row) -> bool:
         return False
     pair = columns.sides(row)
     if pair is not None:
-        return any(columns.is_response_list(row[name]) for name in pair)
+        return any(columns.is_response_list(readers.only(row[name])) for name in pair)
     found = columns.numbered(row)
     if found is not None:
         return len(found.columns) > 2 and found.beside(row, ("score", "rating", "reward", "grade", "rank")) is not None
@@ -202,7 +202,8 @@ def _is_two_outputs(row: Row) -> bool:
 
 def _is_hh(row: Row) -> bool:
     if has(row, "prompt"):
-        return is_open_transcript(row["prompt"]) and columns.response_list(row) is None
+        several = columns.response_list(row) is not None or columns.numbered(row) is not None
+        return is_open_transcript(row["prompt"]) and not several
     return is_transcript(row.get("chosen")) and is_transcript(row.get("rejected"))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from lit_rlhf.data import columns
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.formats import FORMATS
+from lit_rlhf.data.formats import FORMATS, detect_format
 
 PAIR = {"prompt": "Which metal is liquid?", "chosen": "Mercury.", "rejected": "Iron."}
 
@@ -32,3 +32,28 @@ def test_an_empty_list_of_responses_is_refused(values):
             FORMATS["graded"](PAIR | {"chosen": chosen, "rejected": rejected})
     else:
         assert FORMATS["graded"](PAIR | {"chosen": chosen, "rejected": rejected}).tie is False
+
+
+@pytest.mark.parametrize("rejected", [["Iron."], "Iron.", {"role": "assistant", "content": "Iron."}])
+def test_a_list_of_one_is_the_response_itself_and_its_score_is_kept(rejected):
+    row = PAIR | {"chosen": ["Mercury."], "rejected": rejected, "chosen_score": 1, "rejected_score": 2}
+    assert detect_format(row) == "explicit"
+    record = FORMATS["explicit"](row)
+    assert (record.chosen_scores, record.rejected_scores, record.responses) == ((1.0,), (2.0,), ())
+    assert detect_format(row | {"rejected": ["Iron.", "Tin."]}) == "graded"
+
+
+@pytest.mark.parametrize(
+    ("columns", "format"),
+    [
+        ({"output_1": "Iron.", "output_2": "Mercury.", "best": 2}, "compared"),
+        ({"answer_1": "Iron.", "answer_2": "Tin.", "answer_3": "Mercury.", **dict.fromkeys(["rank_1", "rank_2"], 2),
+          "rank_3": 1}, "graded"),
+        ({"response": "Mercury."}, "hh"),
+    ],
+)  # fmt: skip
+def test_a_transcript_is_the_prompt_of_several_responses_too(columns, format):
+    row = {"prompt": "\n\nHuman: Which metal is liquid?\n\nAssistant:", **columns}
+    assert detect_format(row) == format
+    record = FORMATS[format](row)
+    assert (record.prompt[0].content, record.chosen) == (PAIR["prompt"], PAIR["chosen"])
