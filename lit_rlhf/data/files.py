@@ -197,6 +197,7 @@ class PairFiles(RowSource):
         for located in self._convert(file, chain(head, rows), self._row_reader(file, readable)):
             self.reports[file].bad = self.bad_rows - before
             yield located
+        self.reports[file].bad = self.bad_rows - before  # those behind the last good one, too
 
     def _pairs(self, record: Record) -> Iterable[Record]:
         """The pairs that a record's graded responses make, if all are wanted."""

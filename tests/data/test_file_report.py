@@ -24,3 +24,11 @@ def test_looking_at_a_column_does_not_count_as_using_it(tmp_path, row, aside):
     report = source.reports[str(path)]
     assert report.left_aside == aside
     assert {*report.used, *aside} == set(row)
+
+
+def test_bad_rows_behind_the_last_good_one_are_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": 1}\n{"prompt": "Which metal is liquid?"}\n{"prompt": 2}\n3\n')
+    source = PairFiles(str(path), on_bad_row="skip")
+    assert len(list(source.records())) == 1
+    assert source.reports[str(path)].bad == source.bad_rows == 3
