@@ -250,4 +250,5 @@ def _row(value: Any) -> dict[str, Any] | DataError:
 def _is_viewed(value: dict[str, Any]) -> bool:
     """Whether an object is what the Hub's viewer answers for a row."""
     known = {*_VIEWER, "truncated_cells"}
-    return _VIEWER <= value.keys() <= known and isinstance(value["row"], dict)
+    cut = value.get("truncated_cells", [])
+    return _VIEWER <= value.keys() <= known and isinstance(value["row"], dict) and isinstance(cut, list)

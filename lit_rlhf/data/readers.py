@@ -64,7 +64,7 @@ def read_marked(row: Row) -> Record:
     A response that is marked as bad is no demonstration: it becomes the rejected one, and nothing is chosen.
     """
     record = read_demonstration(row)
-    name = columns.find(row, (*columns.LABELS, *columns.MARKS)) or "label"
+    name = columns.find(row, (*columns.MARKS, *columns.LABELS)) or "label"
     mark = _truth(require(row, name), name)
     return record if mark else replace(record, chosen=None, rejected=record.chosen)
 

@@ -57,3 +57,12 @@ def test_a_transcript_is_the_prompt_of_several_responses_too(columns, format):
     assert detect_format(row) == format
     record = FORMATS[format](row)
     assert (record.prompt[0].content, record.chosen) == (PAIR["prompt"], PAIR["chosen"])
+
+
+@pytest.mark.parametrize("label", [1, "good", "a topic", True])
+def test_a_mark_by_name_counts_before_a_label_that_may_mean_anything(label):
+    row = {"prompt": "Which metal is liquid?", "response": "Iron.", "label": label, "is_good": False}
+    for given in (row, dict(reversed(row.items()))):
+        assert detect_format(given) == "marked"
+        record = FORMATS["marked"](given)
+        assert (record.chosen, record.rejected) == (None, "Iron.")

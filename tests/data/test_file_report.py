@@ -7,7 +7,7 @@ import pytest
 from lit_rlhf.data.files import PairFiles
 
 ROWS = [
-    ({"prompt": "Which metal is liquid?", "completion": "Mercury.", "label": 1}, ["label"]),
+    ({"prompt": "Which metal is liquid?", "completion": "Mercury.", "label": 7}, ["label"]),
     ({"prompt": "Which metal is liquid?", "completion": "Mercury.", "label": True}, []),
     ({"prompt": "Which metal is liquid?", "chosen": "Mercury.", "rejected": "Iron.", "labels": [True]}, ["labels"]),
     ({"question": "Which metal is liquid?", "responses": ["Mercury.", "Iron."], "labels": [1, 0], "scores": [2, 1]},

@@ -117,6 +117,14 @@ def test_what_is_no_object_is_a_bad_row(bad):
         assert "expected one JSON object per row, found" in str(error)
 
 
+@pytest.mark.parametrize("cut", ["3", "null", "true", '"id"', "{}"])
+def test_what_only_looks_like_a_row_of_the_hubs_viewer_is_a_row(cut):
+    content = f'{{"row_idx": 0, "row": {{"a": 1}}, "truncated_cells": {cut}}}'
+    for layout in (f"{content}\n{content}", f"[{content}, {content}]"):
+        for _, row in read(layout, "a.jsonl"):
+            assert list(row) == ["row_idx", "row", "truncated_cells"]
+
+
 def test_rows_without_names_come_with_what_helps():
     (_, error), _ = read('[["q", "a", "b"], ["q", "a", "b"]]', "a.json")
     assert "orient='records', lines=True" in str(error)
