@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.messages import Conversation, answer, is_message, messages, spelled_out
+from lit_rlhf.data.messages import Conversation, answer, check_text, is_message, messages, spelled_out
 from lit_rlhf.data.records import Message
 from lit_rlhf.data.values import Row, describe, field, filled, has, listed, number, numeric, require, text
 
@@ -43,6 +43,7 @@ def prompt(value: Any, name: str = "prompt") -> Conversation:
     value = said(value)
     if isinstance(value, list):
         return ends_with_user(messages(value, name), name)
+    check_text(value, name)
     return (Message("user", text(value, name)),)
 
 
@@ -73,6 +74,7 @@ def reply(value: Any, name: str, before: Conversation) -> str:
     """
     value = said(value)
     if not isinstance(value, list):
+        check_text(value, name)
         return filled(value, name)
     turns = messages(value, name)
     rest = turns[len(before) :] if turns[: len(before)] == before else turns

@@ -6,6 +6,7 @@ content as text or as a list of text parts; calls of tools and their results; an
 
 import ast
 import json
+import re
 import warnings
 from contextlib import suppress
 from itertools import chain
@@ -28,6 +29,7 @@ _CALLS = ("function_call", "tool_call")  # roles of turns that are nothing but a
 _ROLE_KEYS, _CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "text")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _NO_TEXT = ("image", "image_url", "input_image", "audio", "input_audio", "video", "video_url", "file")
+_BEGINS_A_LIST = re.compile(r"""\s*\[\s*\{\s*(['"])(role|from|content|value)\1\s*:""")
 _LONGEST_LITERAL = 2**20
 _DEEPEST = 100  # levels of a tool's description, or of a call
 
@@ -64,6 +66,27 @@ def spelled_out(value: Any) -> Any:
             return value
     turns = [found] if isinstance(found, dict) else found
     return found if is_conversation(turns) else value
+
+
+def check_text(value: Any, name: str) -> None:
+    """Refuse a text that was to be a list of messages, but is cut off, or as numpy prints it: without commas.
+
+    Raises:
+        DataError: If it is such a text.
+    """
+    if not isinstance(value, str) or not _BEGINS_A_LIST.match(value):
+        return
+    try:
+        json.loads(value)
+        return
+    except RecursionError:
+        return
+    except ValueError as error:
+        end = len(value.rstrip())
+        cut = isinstance(error, json.JSONDecodeError) and (error.pos >= end or error.msg.startswith("Unterminated"))
+    if cut or (value.rstrip().endswith("]") and re.search(r"\}\s*\n\s*\{", value)):
+        message = "a list of messages as text, but it is cut off, or has no commas, as numpy prints a list"
+        raise DataError(message, field(name), "Write lists of messages with json.dumps.")
 
 
 def is_conversation(value: Any) -> bool:

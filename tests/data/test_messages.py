@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.fields import prompt
+from lit_rlhf.data.fields import prompt, reply
 from lit_rlhf.data.messages import messages, spelled_out, tools
 from lit_rlhf.data.records import Message
 
@@ -60,3 +60,31 @@ def test_what_is_nested_too_deeply_for_a_template_is_refused(levels):
     with pytest.raises(DataError, match="field 'tools': nested more than 100 levels deep"):
         tools([call], "tools")
     assert messages([ASKED, CALLED | {"tool_calls": [{"name": "melt", "arguments": nested(50)}]}], "prompt")
+
+
+TURNS = [ASKED, {"role": "assistant", "content": "At 232 C."}]
+PRINTED = "[{'role': 'user', 'content': 'When does tin melt?'}\n {'role': 'assistant', 'content': 'At 232 C.'}]"
+
+
+@pytest.mark.parametrize("text", [PRINTED, *(json.dumps(TURNS)[:end] for end in (12, 30, 45, 60, -1))])
+def test_a_list_of_messages_that_was_cut_off_or_printed_by_numpy_is_no_text(text):
+    for read in (lambda: prompt(text), lambda: reply(text, "chosen", ())):
+        with pytest.raises(DataError, match=r"(?s)a list of messages as text, but.*json\.dumps"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"role": "user", "content": "hi"}] What does this mean?',
+        'What is missing here? [{"role": "user"',
+        '[{"value": 1}, {"value": 2}]',
+        '{"role": "user"}',
+        "[{'role': name}]",
+        '[{"name": "x',
+        '[{"value": 1},\n{"value": 2}]',
+    ],
+)
+def test_texts_about_messages_are_texts(text):
+    assert prompt(text) == (Message("user", text),)
+    assert reply(text, "chosen", ()) == text
