@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +11,28 @@ TOKENS = [
     b"\n\nHuman:", b"\n\nAssistant:", b"Human:", b"Assistant: a", b"\n", b"\r\n", b" ", b"\0", b"\x1b[2J", b"\xff",
     b"\xc3", b"\xef\xbb\xbf", b"{", b"}", b"[", b"]", b'"', b",", b":", b"\\ud800", b"\\u0000", b"null", b"NaN",
     b"-Infinity", b"1e999", b"<|im_end|>", b"<|im_start|>user\n", b"<|endoftext|>", b"<eos>", b"<assistant>", b"<user>",
-    b"</s>", b"[INST]", b"../", "é\u2028北🙂".encode(),
+    b"</s>", b"[INST]", b"../", "é\u2028北🙂".encode(), b"\r", b'""', b";", b"\t", b"{{", b"**",
 ]  # fmt: skip
+_Q, _A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 VALUES: list[Any] = [
-    None, True, False, 0, 1, 2, -1, 1.5, 1e308, 10**30, "", " ", "a", "b c d e f g h i j", "\ud800", "\x1b[2J", [], {},
-    ["a"], [0.5], "Human: q\n\nAssistant: a", "\n\nHuman: q\n\nAssistant:", "user", "assistant", "system", "tool",
-    "x" * 300, [{"role": "user", "content": "q"}], {"role": "assistant", "content": "a"}, {"from": "gpt", "value": "a"},
-    [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+    None, True, False, 0, 1, 2, -1, 1.5, 1e308, 10**30, 10**400, math.nan, math.inf, "", " ", "a", "b", "A>B", "tie",
+    "b c d e f g h i j", "\ud800", "\x1b[2J", "{{}}", "[", "1", "nan", "1e999", "user", "system", "x" * 300,
+    "Human: q\n\nAssistant: a", "\n\nHuman: q\n\nAssistant:",
+    [], {}, [[]], [{}], [None], ["a"], ["a", "b"], [["q", "a"]], [0.5], [1, 2], [1, None], [True, False],
+    [_Q], _A, [_Q, _A], [_A], json.dumps([_Q]), str([_Q, _A]), json.dumps(_A), {"from": "gpt", "value": "a"},
+    [{"text": "a", "score": 1}, {"text": "b", "rank": 1}], [{"type": "text", "text": "a"}], {"parts": ["a"]},
+    {"full_text": "q"}, [{"type": "image_url", "image_url": {"url": "x"}}], [{"function": {"name": "f"}}],
+    [{"name": ["f"]}],
+    [_Q, {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}],
+    [_Q, {"from": "function_call", "value": '{"name": "f", "arguments": "{}"}'}],
 ]  # fmt: skip
 _NAMES = """
 prompt chosen rejected response completion messages conversations role content from value tie info post article
 summaries text choice score_chosen score_rejected response_0 response_1 better_response_id pair_hash differences id
+Prompt question instruction input history system tools answer output responses answers scores rank label labels tie
+margin is_good is_tie response_a response_b winner model_a model_b score_a score_b response_2 conversation_a good bad
+rejected_response chosen_rating rejected-rating tool_calls function_call reasoning_content name arguments parts type
+data rows columns
 """
 _STRENGTH_NAMES = ["chosen score list", "rejected score list", "mean preference difference", "GPT4 label"]
 NAMES = [*_NAMES.split(), *_STRENGTH_NAMES]
@@ -98,7 +110,7 @@ def _write(holder: Any, key: Any, rng: random.Random) -> None:
         place = rng.randint(0, len(old))
         holder[key] = old[:place] + rng.choice(TOKENS).decode("utf-8", "replace") + old[place:]
     elif isinstance(old, int | float):
-        holder[key] = old + rng.choice((-1, 1, 0.5))
+        holder[key] = old + rng.choice((-1, 1, 0.5 if abs(old) < 2**53 else 2))
     else:
         holder[key] = [old] if rng.random() < 0.5 else {rng.choice(NAMES): old}
 

@@ -1,180 +1,217 @@
-"""What a right row is, told without the code under test: plain second readers, and `WrongRow` where they disagree."""
+"""What a right record is, told without the code under test: plain second readers of every format."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from lit_rlhf.data.records import Record
+from reliability.fuzz_numbers import check_numbers, graded_list
+from reliability.fuzz_plain import (
+    Columns,
+    Turn,
+    answer,
+    asked,
+    columns,
+    demand,
+    first,
+    head,
+    in_turn,
+    is_whole,
+    only,
+    prompt,
+    response,
+    sides,
+    talk,
+    talk_column,
+    transcript,
+    turns,
+)
+from reliability.fuzz_verdicts import numbered, steps
+from reliability.fuzz_words import ANSWERS, LABELS, REJECTED
 
-SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-
-
-class WrongRow(AssertionError):
-    """A reader accepted a row and made something else of it than is written there."""
-
-
-def demand(holds: bool, what: str, *shown: Any) -> None:
-    """Raise `WrongRow` unless a statement holds."""
-    if not holds:
-        raise WrongRow(f"{what}: {', '.join(repr(each)[:200] for each in shown)}")
+Found = tuple[list[Turn], Any, Any]
+"""Prompt, chosen and rejected response."""
 
 
 def check_record(name: str, row: dict[str, Any], record: Record) -> None:
     """Compare a record with what a plain second reader finds in the row.
 
     Wrong is: another prompt, chosen or rejected text (for transcripts: other words or other speakers), chosen and
-    rejected exchanged, scores that are not the row's, a blank response, or a prompt that the user does not end.
+    rejected exchanged, scores, grades or a strength that are not the row's, a blank response, or a prompt that neither
+    the user nor a tool ends.
     """
-    demand(record.prompt[-1].role == "user", "the prompt is not the user's", record)
+    demand(name != "stepwise", "steps are no preferences", row)
+    demand(record.prompt[-1].role in ("user", "tool"), "the prompt is not the user's", record)
     for text in (record.chosen, record.rejected):
         demand(text is None or bool(text.strip()), "a blank response", record)
+    given = columns(row)
+    before, chosen, rejected = _PLAIN[name](row, given)
     found = (conversation(record), record.chosen, record.rejected)
-    expected = _PLAIN[name](row)
+    expected = ([*head(given, before), *before], chosen, rejected)
     demand(_same(found, expected, name), f"{name}: not what is written", found, expected)
-    demand(record.tie is (_tie(name, row)), f"{name}: tie", record.tie, row)
-    if name == "hh-strength":
-        row = {key.replace("_", " "): value for key, value in row.items()}
-        scores = (list(record.chosen_scores or ()), list(record.rejected_scores or ()))
-        written = tuple(list(map(float, row[f"{which} score list"])) for which in ("chosen", "rejected"))
-        demand(scores == written, "other scores", scores, row)
+    check_numbers(name, row, given, record)
 
 
-def conversation(record: Record) -> list[tuple[str, str]]:
-    """The prompt as (role, text)."""
-    return [(message.role, message.content) for message in record.prompt]
-
-
-def json_lines(content: bytes) -> dict[int, Any]:
-    """Line numbers and values of JSON Lines; unreadable lines are left out."""
-    rows = {}
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        try:
-            rows[number] = json.loads(line.rstrip(b"\r").decode(), object_pairs_hook=distinct)
-        except (ValueError, RecursionError):
-            continue
-    return rows
-
-
-def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
-    """A JSON object, or None for one that gives a field twice: no reader may accept it."""
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else None
-
-
-def transcript(text: str) -> list[tuple[str, str]]:
-    """Turns of an HH transcript: a scan for the marks, where the reader splits by an expression."""
-    turns: list[tuple[str, str]] = []
-    rest = "\n\n" + text.lstrip()
-    while rest:
-        role = "user" if rest.startswith("\n\nHuman:") else "assistant"
-        rest = rest[rest.index(":") + 1 :]
-        ends = [place for mark in ("\n\nHuman:", "\n\nAssistant:") if (place := rest.find(mark)) >= 0]
-        end = min(ends, default=len(rest))
-        said, rest = rest[:end].strip(), rest[end:]
-        if turns and turns[-1][0] == role:
-            said = "\n\n".join(part for part in (turns.pop()[1], said) if part)
-        turns.append((role, said))
-    return turns
+def conversation(record: Record) -> list[Turn]:
+    """The prompt as (role, text, what else)."""
+    return [
+        (turn.role, json.loads(turn.content) if turn.role == "tools" else turn.content, json.loads(turn.extra or "{}"))
+        for turn in record.prompt
+    ]
 
 
 def _same(found: Any, expected: Any, name: str) -> bool:
     if name in ("implicit", "tldr"):  # blanks where prompt and response are parted, and headings, are the reader's
         return [_words(part) for part in found] == [_words(part) for part in expected]
-    return found == tuple(expected)
+    return repr(found) == repr(expected)  # a NaN among a tool's arguments is the same one
 
 
 def _words(part: Any) -> Any:
-    return [(role, text.split()) for role, text in part] if isinstance(part, list) else part and part.split()
-
-
-def _tie(name: str, row: dict[str, Any]) -> bool:
-    if name == "ultrafeedback-binarized":
-        return float(row["score_chosen"]) == float(row["score_rejected"])
-    return row.get("tie") is True and name in ("explicit", "conversational", "implicit", "hh") and _is_pair(row)
-
-
-def _is_pair(row: dict[str, Any]) -> bool:
-    return row.get("chosen") is not None or row.get("rejected") is not None
+    if isinstance(part, list):
+        return [(role, text.split() if role != "tools" else text, extra) for role, text, extra in part]
+    return part and part.split()
 
 
 # ---------------------------------------------------------------------- one plain reader per format
 
 
-def _turns(value: list[dict[str, str]]) -> list[tuple[str, str]]:
-    keys = [("role", "content") if "role" in turn or "from" not in turn else ("from", "value") for turn in value]
-    return [(SPEAKERS[turn[role]], turn[content]) for turn, (role, content) in zip(value, keys, strict=True)]
+def _explicit(row: dict[str, Any], given: Columns) -> Found:
+    pair, whole, worse = sides(given), talk_column(given), first(given, REJECTED)
+    if pair is None and whole is not None and worse is not None and is_whole(given[whole]):
+        *before, last = turns(given[whole])
+        return before, answer(last), response(only(given[worse]), before)
+    assert pair is not None
+    values = [given[name] for name in pair]
+    if not any(map(is_whole, values)):
+        before = asked(given)
+        return before, *(response(only(value), before) for value in values)
+    before, *answers = _of_conversations(values)
+    shown = turns(row["prompt"]) if row.get("prompt") is not None and isinstance(talk(row["prompt"]), list) else before
+    shorter, longer = sorted((shown, before), key=len)
+    demand(longer[len(longer) - len(shorter) :] == shorter, "another prompt", row)
+    return longer, answers[0], answers[1]
 
 
-def _prompt(value: Any) -> list[tuple[str, str]]:
-    return [("user", value)] if isinstance(value, str) else _turns(value)
+def _of_conversations(values: list[Any]) -> list[Any]:
+    """The prompt and two responses, of which one or both stand behind the prompt."""
+    *before, _ = turns(next(value for value in values if is_whole(value)))
+    for value in values:
+        demand(not is_whole(value) or turns(value)[:-1] == before, "two prompts", values)
+    return [before, *(answer(turns(v)[-1]) if is_whole(v) else response(only(v), before) for v in values)]
 
 
-def _reply(value: Any) -> str:
-    return value if isinstance(value, str) else _turns(value)[-1][1]
-
-
-def _explicit(row: dict[str, Any]) -> tuple[Any, ...]:
-    return _prompt(row["prompt"]), _reply(row["chosen"]), _reply(row["rejected"])
-
-
-def _implicit(row: dict[str, Any]) -> tuple[Any, ...]:
-    chosen, rejected = row["chosen"], row["rejected"]
+def _implicit(row: dict[str, Any], given: Columns) -> Found:
+    pair = sides(given)
+    assert pair is not None
+    chosen, rejected = (given[name] for name in pair)
+    if is_whole(chosen) or is_whole(rejected):
+        before, *answers = _of_conversations([chosen, rejected])
+        return before, answers[0], answers[1]
     if isinstance(chosen, list):
-        return _turns(chosen)[:-1], _reply(chosen), _reply(rejected)
+        demand(chosen[:-1] == rejected[:-1], "two prompts", row)
+        return in_turn(chosen[:-1]), chosen[-1], rejected[-1]
     shared = f"{chosen} "
     while shared and not (f"{rejected} ".startswith(shared) and shared[-1:].isspace()):
         shared = shared[:-1]  # back to the last blank that both have
     shared = shared.rstrip()
-    return [("user", shared)], chosen[len(shared) :], rejected[len(shared) :]
+    return [("user", shared, {})], chosen[len(shared) :], rejected[len(shared) :]
 
 
-def _hh(row: dict[str, Any]) -> tuple[Any, ...]:
+def _unprompted(row: dict[str, Any], given: Columns) -> Found:
+    pair = sides(given)
+    assert pair is not None
+    return [("user", "", {})], only(given[pair[0]]), only(given[pair[1]])
+
+
+def _hh(row: dict[str, Any], given: Columns) -> Found:
     if row.get("prompt") is None:
         chosen, rejected = transcript(row["chosen"]), transcript(row["rejected"])
+        demand(chosen[:-1] == rejected[:-1], "two prompts", row)
         return chosen[:-1], chosen[-1][1], rejected[-1][1]
-    asked = transcript(row["prompt"])
-    asked = asked[:-1] if asked[-1] == ("assistant", "") else asked
-    if _is_pair(row):
-        return asked, *(transcript(f"Assistant: {row[name]}")[0][1] for name in ("chosen", "rejected"))
+    before = transcript(row["prompt"])
+    before = before[:-1] if before[-1][:2] == ("assistant", "") else before
+    pair = [row.get(name) for name in ("chosen", "rejected")]
     answers = [row[name] for name in ("response", "completion") if row.get(name) is not None]
-    return asked, transcript(f"Assistant: {answers[0]}")[0][1] if answers else None, None
+    found = pair if any(each is not None for each in pair) else [*answers[:1], None, None][:2]
+    return before, *(None if each is None else transcript(f"Assistant: {each}")[0][1] for each in found)
 
 
-def _strength(row: dict[str, Any]) -> tuple[Any, ...]:
-    turns = [("user" if i % 2 == 0 else "assistant", text.strip()) for i, text in enumerate(row["chosen"])]
-    return turns[:-1], turns[-1][1], row["rejected"][-1].strip()
+def _hh_strength(row: dict[str, Any], given: Columns) -> Found:
+    said = [("user" if i % 2 == 0 else "assistant", text.strip(), {}) for i, text in enumerate(row["chosen"])]
+    return said[:-1], said[-1][1], row["rejected"][-1].strip()
 
 
-def _safe(row: dict[str, Any]) -> tuple[Any, ...]:
-    best = int(row["better_response_id"])
-    return _prompt(row["prompt"]), _reply(row[f"response_{best}"]), _reply(row[f"response_{1 - best}"])
+def _safe(row: dict[str, Any], given: Columns) -> Found:
+    best, before = int(row["better_response_id"]), prompt(row["prompt"])
+    return before, *(response(row[f"response_{place}"], before) for place in (best, 1 - best))
 
 
-def _tldr(row: dict[str, Any]) -> tuple[Any, ...]:
+def _tldr(row: dict[str, Any], given: Columns) -> Found:
     info, best = row["info"], int(row["choice"])
     parts = [f"SUBREDDIT: r/{info['subreddit'].strip()}"] if info.get("subreddit") is not None else []
     parts += [f"TITLE: {info['title']}"] if info.get("title") is not None else []
     body = "post" if info.get("post") is not None else "article"
     parts += [f"{body.upper()}: {info[body]}", "TL;DR:"]
-    return [("user", " ".join(parts))], row["summaries"][best]["text"], row["summaries"][1 - best]["text"]
+    return [("user", " ".join(parts), {})], row["summaries"][best]["text"], row["summaries"][1 - best]["text"]
 
 
-def _demonstration(row: dict[str, Any]) -> tuple[Any, ...]:
-    names = ("response", "completion", "messages", "conversations")
-    name = next(name for name in names if row.get(name) is not None)
-    if name in names[2:]:
-        return _turns(row[name])[:-1], _reply(row[name]), None
-    return _prompt(row["prompt"]), _reply(row[name]), None
+def _demonstration(row: dict[str, Any], given: Columns) -> Found:
+    whole, name = talk_column(given), first(given, ANSWERS)
+    if whole is not None and ((name is None and row.get("prompt") is None) or is_whole(given[whole])):
+        found = turns(given[whole])
+        if found[-1][0] == "assistant" or name is None:
+            return found[:-1], answer(found[-1]), None
+    before = asked(given)
+    return before, response(given[name or "response"], before), None
 
 
-_PLAIN = {
-    "prompt": lambda row: (_prompt(row["prompt"]), None, None),
+def _marked(row: dict[str, Any], given: Columns) -> Found:
+    before, text, _ = _demonstration(row, given)
+    mark = given[first(given, LABELS) or "label"]
+    words = {"true": True, "good": True, "desirable": True, "false": False, "bad": False, "undesirable": False}
+    good = words[mark.strip().lower()] if isinstance(mark, str) else {0: False, 1: True}[mark]
+    return (before, text, None) if good else (before, None, text)
+
+
+def _compared(row: dict[str, Any], given: Columns) -> Found:
+    names = numbered(given)
+    demand(len(names) == 2, "not two of them", row)
+    values = [given[name] for name in names]
+    if any(map(is_whole, values)):
+        before, *answers = _of_conversations(values)
+    else:
+        before = asked(given, transcripts=True)
+        answers = [response(only(value), before) for value in values]
+    return (before, *answers) if steps(given) >= 0 else (before, *answers[::-1])  # type: ignore[return-value]
+
+
+def _graded(name: str, row: dict[str, Any], given: Columns) -> Found:
+    texts, grades = graded_list(name, given)
+    before = asked(given, transcripts=True)
+    if len(texts) < 2:
+        return before, texts[0], None
+    if len(set(grades)) == 1:
+        return before, texts[0], texts[1]
+    worst = len(grades) - 1 - grades[::-1].index(min(grades))
+    return before, texts[grades.index(max(grades))], texts[worst]
+
+
+_Plain = Callable[[dict[str, Any], Columns], Found]
+_PLAIN: dict[str, _Plain] = {
+    "prompt": lambda row, given: (asked(given), None, None),
     "demonstration": _demonstration,
+    "marked": _marked,
     "explicit": _explicit,
     "conversational": _explicit,
     "implicit": _implicit,
+    "unprompted": _unprompted,
+    "compared": _compared,
+    "graded": partial(_graded, "graded"),
+    "ranked": partial(_graded, "ranked"),
     "hh": _hh,
-    "hh-strength": _strength,
-    "ultrafeedback-binarized": lambda row: _explicit(row) if row.get("prompt") is not None else _implicit(row),
+    "hh-strength": _hh_strength,
+    "ultrafeedback-binarized": _explicit,
     "safe-rlhf": _safe,
     "tldr": _tldr,
 }

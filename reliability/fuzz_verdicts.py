@@ -1,0 +1,130 @@
+"""Numbered responses in plain words: which columns they are, how they are scored, and which of two is better."""
+
+import re
+from typing import Any
+
+from reliability.fuzz_plain import Columns, first, is_whole, response, talk, turns
+from reliability.fuzz_words import DENIALS, NOUNS, STEMS, TIES, VERDICTS
+
+_NO_NUMBER = ("", "n/a", "na", "none", "null", "nan")
+_FORMS = ["KIND_TAG", "KINDTAG", "STEM_TAG_KIND", "STEMTAG_KIND"]
+
+
+def as_number(value: Any) -> float | None:
+    """A number, or a text that says one; None where it says that there is none."""
+    if isinstance(value, str) and value.strip().lower() in _NO_NUMBER:
+        return None
+    return None if value is None or float(value) != float(value) else float(value)
+
+
+def numbered(given: Columns) -> list[str]:
+    """The names of columns such as ``response_a`` and ``response_b``, in order; none unless there are two."""
+    groups: dict[tuple[str, bool], dict[str, str]] = {}
+    for name in given:
+        for stem in STEMS:
+            rest = name.removeprefix(stem).removeprefix("_")
+            if name in (f"{stem}_{rest}", stem + rest) and len(rest) == 1 and rest in "0123456789abcdefgh":
+                groups.setdefault((stem, rest.isdigit()), {})[rest] = name
+    for found in groups.values():
+        tags = "".join(sorted(found))
+        if len(tags) > 1 and any(order.startswith(tags) for order in ("0123456789", "123456789", "abcdefgh")):
+            return [found[tag] for tag in tags]
+    return []
+
+
+def _stem_and_tags(given: Columns) -> tuple[str, str]:
+    names = numbered(given)
+    return names[0][:-1].removesuffix("_"), "".join(name[-1] for name in names)
+
+
+def _beside(given: Columns, forms: list[str]) -> list[str] | None:
+    """The columns of the first form that stands beside each of the numbered responses."""
+    stem, tags = _stem_and_tags(given)
+    for form in forms:
+        names = [form.replace("STEM", stem).replace("TAG", tag) for tag in tags]
+        if all(name in given for name in names):
+            return names
+    return None
+
+
+def numbered_scores(given: Columns) -> list[float] | None:
+    """A number for each numbered response, more of which is better: a score, or minus a rank."""
+    for kinds, sign in (("score rating reward grade", 1), ("rank", -1)):
+        forms = [form.replace("KIND", kind) for kind in kinds.split() for form in _FORMS]
+        if names := _beside(given, forms):
+            return [sign * float(as_number(given[name])) for name in names]  # type: ignore[arg-type]
+    return None
+
+
+def steps(given: Columns) -> float:
+    """By how many steps the first of two responses is better; below zero, the second is; 0.5 where nobody counted."""
+    names = numbered(given)
+    hot = _beside(given, ["winner_model_TAG", "winner_TAG", "wins_TAG", "is_better_TAG", "winner_STEM_TAG"])
+    if hot:
+        return _half((as_number(given[hot[0]]) or 0) - (as_number(given[hot[1]]) or 0))
+    column = first(given, [name for name in VERDICTS if name not in names])
+    if column is None:
+        scores = numbered_scores(given)
+        assert scores is not None, "nothing says which is better"
+        return _half(scores[0] - scores[1])
+    value = given[column]
+    return _said(value, given) if isinstance(value, str) else _counted(value, column, given)
+
+
+def _half(difference: float) -> float:
+    return 0.5 if difference > 0 else -0.5 if difference < 0 else 0.0
+
+
+def _said(value: str, given: Columns) -> float:
+    """What a word says: the better one's text or model, a tie, ``A>>B``, or its tag behind a noun."""
+    _, tags = _stem_and_tags(given)
+    for known in (_texts(given), _models(given)):
+        if known.count(value.strip()) == 1:
+            return 0.5 if known[0] == value.strip() else -0.5
+    said = value.strip().lower().strip("[]() ")
+    if said in TIES or re.match(r"tied?\b", said):
+        return 0.0
+    for sign, order in ((1, tags), (-1, tags[::-1])):
+        if found := re.fullmatch(rf"{order[0]}\s*(>+|<+|=+)\s*{order[1]}", said):
+            many = len(found[1]) if len(found[1]) > 1 else 0.5
+            return sign * many * {">": 1, "<": -1, "=": 0}[found[1][0]]
+    *nouns, last = re.split(r"[\s_-]+", said)
+    sentence = (len(nouns) > 1 and not set(nouns) <= set(NOUNS)) or set(nouns) & set(DENIALS)
+    if not sentence:
+        ends = [last, last[-1:] if re.fullmatch(r"[a-z]*[0-9]", last) else last]
+        for place, words in enumerate(((tags[0], "first", "left"), (tags[1], "second", "right"))):
+            if set(ends) & set(words):
+                return 0.5 - place
+    column = next(name for name in VERDICTS if name in given and name not in numbered(given))
+    return _counted(float(value), column, given)
+
+
+def _texts(given: Columns) -> list[str]:
+    values = [given[name] for name in numbered(given)]
+    if any(map(is_whole, values)):
+        return [response(turns(value)[-1:] and _last(value), []).strip() for value in values]
+    values = [value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) else value
+              for value in values]  # fmt: skip
+    return [response(_last(value), []).strip() for value in values]
+
+
+def _last(value: Any) -> Any:
+    """A text, or the last message of several."""
+    found = talk(value)
+    return found[-1:] if isinstance(found, list) else found
+
+
+def _models(given: Columns) -> list[Any]:
+    stem, tags = _stem_and_tags(given)
+    columns = [first(given, [f"model_{tag}", f"model{tag}", f"{stem}_{tag}_model"]) for tag in tags]
+    return [None if column is None else given[column] for column in columns]
+
+
+def _counted(value: float, column: str, given: Columns) -> float:
+    """What a number says: the tag of the better one, or steps as HelpSteer counts them, below zero for the first."""
+    stem, tags = _stem_and_tags(given)
+    if column in ("overall_preference", "preference_strength"):
+        return -float(value)
+    if stem == "human_ref":
+        return {1: 0.5, 0: -0.5}[value]
+    return {float(tags[1]): -0.5, float(tags[0]): 0.5, **({0.0: 0.0} if tags[0] != "0" else {})}[value]
