@@ -129,7 +129,7 @@ WARNINGS = {
 def surprises(row: Row, record: Record) -> Iterable[str]:
     """What may surprise of a record, given its row."""
     asked = "\n".join(turn.content for turn in record.prompt)
-    if _difference(record) < 0:
+    if (_difference(record) or 0.0) < 0:
         yield "reversed"
     if record.tie:
         yield "tie"
@@ -156,23 +156,25 @@ def _words_in(text: str, whole: str) -> bool:
     )
 
 
-def _difference(record: Record) -> float:
+def _difference(record: Record) -> float | None:
+    """By how much the chosen response is better, by what came with the data; None where nothing did."""
     if record.chosen_scores and record.rejected_scores:
         mean = [sum(scores) / len(scores) for scores in (record.chosen_scores, record.rejected_scores)]
         return mean[0] - mean[1]
-    return record.strength or 0.0
+    if record.strength is None and record.grades and record.rejected is not None:
+        return max(record.grades) - min(record.grades)
+    return record.strength
 
 
 def shown_record(record: Record) -> dict[str, Any]:
     """A record as plain values; what does not apply is None."""
-    difference = _difference(record) if record.chosen_scores or record.strength is not None else None
     return {
         "prompt": [shown_message(message) for message in record.prompt],
         "chosen": record.chosen,
         "rejected": record.rejected,
         "responses": list(record.responses) or None,
         "grades": list(record.grades) or None,
-        "margin": difference if record.strength is None else record.strength,
+        "margin": _difference(record) if record.strength is None else record.strength,
         "tie": record.tie if record.chosen is not None and record.rejected is not None else None,
     }
 

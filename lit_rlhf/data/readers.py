@@ -103,9 +103,8 @@ def read_implicit(row: Row) -> Record:
     if any(columns.is_whole(row[name]) for name in (better, worse)):
         return _from_conversations(row, better, worse)
     if all(columns.is_plain_turns(row[name]) for name in (better, worse)):
-        return Record(
-            *split_pair(*(plain_turns(row[name], name) for name in (better, worse)), (str(better), str(worse)))
-        )
+        turns = [plain_turns(row[name], str(name)) for name in (better, worse)]
+        return Record(*split_pair(turns[0], turns[1], (str(better), str(worse))))
     chosen, rejected = text(row[better], better), text(row[worse], worse)
     if chosen == rejected:
         message = f"the same as '{better}', so nothing shows where the prompt ends; give a field 'prompt'"

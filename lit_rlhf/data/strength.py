@@ -46,7 +46,7 @@ def strengths(where: str, records: Sequence[Record], optional: bool = False) -> 
 
 
 def own_differences(record: Record, optional: bool = False) -> list[float] | None:
-    """Differences by the scores that came with a record: one per scoring model, or the mean strength alone.
+    """Differences by the scores or grades that came with a record: one per scoring model, or the mean strength alone.
 
     Raises:
         DataError: If the record brings neither, unless that is ``optional`` and gives None.
@@ -61,6 +61,8 @@ def own_differences(record: Record, optional: bool = False) -> list[float] | Non
         return differences
     if record.strength is not None:
         return [record.strength]
+    if record.grades and record.rejected is not None:  # the best and the worst of several responses
+        return [max(record.grades) - min(record.grades)]
     if optional:
         return None
     hint = "Train voters (`lit-rlhf strength`) and name their table in data.strength."

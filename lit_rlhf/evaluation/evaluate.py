@@ -86,6 +86,7 @@ def evaluate(
     result: dict[str, Any] = {"model": model, "calibration": rewards.calibration}
     if data is not None:
         pairs, features = evaluate_pairs(rewards, data)
+        write_json(folder / "data.json", data.report())
         result["pairs"] = pairs
         print_pairs(pairs)
         pairs_picture(pairs, folder / "pairs.png")

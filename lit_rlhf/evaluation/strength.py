@@ -59,6 +59,7 @@ def strength(
     report = strength_report(rows)
     if rank() == 0:  # voters may have been trained by several processes, each of which comes here
         write_json(folder / "strength.json", report)
+        write_json(folder / "data.json", data.report())
         strength_picture(rows, report, folder / "strength.png")
         print_strength(report)
     return report

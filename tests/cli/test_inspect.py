@@ -76,3 +76,13 @@ def test_options_of_the_source_help_here_too(write, tmp_path):
     source = json.loads(out.read_text())["sources"][0]
     assert source["used"] == ["a", "b", "c"]
     assert commands.dispatch(["inspect", path, "--format", "nonsense"]) == 1
+
+
+def test_grades_and_ties_are_shown(write, tmp_path):
+    rows = [{"prompt": "Which?", "responses": ["a", "b", "c"], "scores": scores} for scores in ([1, 3, 2], [2, 2, 2])]
+    out = tmp_path / "report.json"
+    assert commands.dispatch(["inspect", write(*rows), "--out", str(out)]) == 0
+    first, second = json.loads(out.read_text())["sources"][0]["records"]
+    assert (first["chosen"], first["rejected"], first["margin"], first["tie"]) == ("b", "a", 2.0, False)
+    assert (first["responses"], first["grades"]) == (["a", "b", "c"], [1.0, 3.0, 2.0])
+    assert second["tie"]

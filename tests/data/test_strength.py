@@ -7,7 +7,7 @@ from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.records import Message, Record
 from lit_rlhf.data.store import Store
-from lit_rlhf.data.strength import OWN_SCORES, strength_row, strengths
+from lit_rlhf.data.strength import OWN_SCORES, own_differences, strength_row, strengths
 from lit_rlhf.data.treatments import AdaptiveMargin, Flip, Slice
 from lit_rlhf.world import Annotator, WorldPairs
 
@@ -129,3 +129,9 @@ def test_scores_whose_difference_is_infinite_are_refused():
     record = Record((Message("user", "q"),), "a", "b", location="x:3", **scores)
     with pytest.raises(DataError, match="x:3: the difference of two scores is no finite number"):
         strengths(OWN_SCORES, [record])
+
+
+def test_grades_of_several_responses_are_a_strength():
+    prompt = (Message("user", "q"),)
+    graded = Record(prompt, "a", "b", responses=("a", "c", "b"), grades=(3.0, 2.0, 0.5))
+    assert own_differences(graded) == [2.5]

@@ -68,7 +68,7 @@ def test_everything_is_written_and_returned(evaluation, files, tiny_reward_model
     assert json.loads((out / "evaluation.json").read_text()) == result
     scores = {f"scores_{name}.jsonl" for name in ("pairs", "lists", "styled")}
     assert scores <= {path.name for path in out.iterdir()}
-    pictures = {path.name for path in out.iterdir()} - {"evaluation.json"} - scores
+    pictures = {path.name for path in out.iterdir()} - {"evaluation.json", "data.json"} - scores
     benchmarks = {f"benchmark_{name}.png" for name in ("pairs", "lists", "styled")}
     assert pictures == {"pairs.png", "features.png"} | benchmarks
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)

@@ -126,7 +126,8 @@ class SampledPairs(Source):
             worst, which teach more as long as noise in the labels goes by the difference.
 
     Raises:
-        DataError: For a choice that there is not. When read, if the store is no finished one, or its prompts bring no constraints.
+        DataError: For a choice that there is not. When read, if the store is no finished one, or its prompts bring no
+            constraints.
     """
 
     bad_rows = 0
