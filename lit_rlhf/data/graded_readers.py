@@ -20,6 +20,7 @@ from lit_rlhf.data.fields import (
     said,
     split_pair,
 )
+from lit_rlhf.data.messages import spelled_texts
 from lit_rlhf.data.prompt_readers import required_prompt
 from lit_rlhf.data.readers import only
 from lit_rlhf.data.records import Record
@@ -40,6 +41,7 @@ def read_compared(row: Row, first_wins: str | None = None) -> Record:
     if found is None or len(found.columns) != 2:
         raise DataError(f"expected two numbered responses; the row has: {listed(row)}", field("response_a"))
     first, second = found.columns
+    row = _with_turns(row, found)
     if any(columns.is_whole(dict.get(row, column)) for column in found.columns):
         both = (messages(said(row[column]), column) for column in found.columns)
         asked, *answers = split_pair(*both, names=(str(first), str(second)))
@@ -53,6 +55,24 @@ def read_compared(row: Row, first_wins: str | None = None) -> Record:
     if scores is not None:
         record = replace(record, chosen_scores=(scores[order[0]],), rejected_scores=(scores[order[1]],))
     return record if abs(verdict) in (0.0, 0.5) else replace(record, strength=abs(verdict))
+
+
+def _with_turns(row: Row, found: columns.Numbered) -> Row:
+    """A row whose prompt and responses are lists of turns, written as text, under the conversations that they make."""
+    name = columns.prompt_column(row)
+    asked = None if name is None else spelled_texts(dict.get(row, name))
+    answers = [spelled_texts(dict.get(row, column)) for column in found.columns]
+    if asked is None or name is None or any(each is None or len(each) != len(asked) for each in answers):
+        return row
+    row = dict(row) if type(row) is dict else row  # the caller's own stays as it is
+    for column, replies in zip(found.columns, answers, strict=True):
+        turns = zip(asked, replies or [], strict=True)
+        row[column] = [{"role": r, "content": c} for pair in turns for r, c in zip(_ROLES, pair, strict=True)]
+    row.get(name)  # it was used
+    return row
+
+
+_ROLES = ("user", "assistant")
 
 
 def read_graded(row: Row) -> Record:

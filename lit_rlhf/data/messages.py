@@ -89,6 +89,17 @@ def check_text(value: Any, name: str) -> None:
         raise DataError(message, field(name), "Write lists of messages with json.dumps.")
 
 
+def spelled_texts(value: Any) -> list[str] | None:
+    """The texts of a list that was written as one text, as some tables hold a conversation's turns; None for others."""
+    if not isinstance(value, str) or not value.startswith("[") or len(value) > _LONGEST_LITERAL:
+        return None
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) and found and all(isinstance(each, str) for each in found) else None
+
+
 def is_conversation(value: Any) -> bool:
     """Whether a value is a list of messages, going by the keys of its entries."""
     return isinstance(value, list) and bool(value) and all(map(is_message, value))

@@ -158,7 +158,7 @@ def completed(record: Record, row: Row) -> Record:
 
 def _is_tie(row: Row) -> bool:
     name = columns.find(row, ("tie", "is_tie", "tied"))
-    return name is not None and row[name] is True
+    return name is not None and (row[name] is True or str(row[name]).strip().lower() in ("1", "true"))
 
 
 def _with_scores(record: Record, row: Row, pair: tuple[Any, Any]) -> Record:

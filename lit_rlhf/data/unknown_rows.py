@@ -81,7 +81,11 @@ def _looks_like_a_prompt(name: str, rows: Sequence[Row]) -> tuple[bool, float]:
 
 def _guess(row: Row, options: Options) -> str:
     """How to name the columns, by the order that prompt, better and worse response mostly stand in."""
-    named = [(str(name), value) for name, value in row.items() if len(str(name)) <= _LONGEST_NAME and name != "id"]
+    named = [
+        (str(name), value)
+        for name, value in row.items()
+        if len(str(name)) <= _LONGEST_NAME and name not in ("id", *columns.SYSTEMS)
+    ]
     texts = [name for name, value in named if isinstance(value, str) and value.strip()]
     texts += [name for name, value in named if isinstance(value, list) and columns.is_answer(value)]
     if not texts:

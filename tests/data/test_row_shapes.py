@@ -80,6 +80,13 @@ PAIRS = [
     {"question": {"full_text": Q, "id": 1}, "answer_0": BAD, "answer_1": GOOD, "score_0": -0.5, "score_1": 0.5},
     {"chosen": [Q, GOOD], "rejected": [Q, BAD]},
     {"prompt": [Q], "chosen": GOOD, "rejected": BAD},
+    {
+        "prompt": json.dumps([Q]),
+        "response_a": json.dumps([BAD]),
+        "response_b": json.dumps([GOOD]),
+        "winner_model_a": 0,
+        "winner_model_b": 1,
+    },
     {"prompt_text": Q, "chosen_text": GOOD, "rejected_text": BAD},
     {"prompt": f"\n\nHuman: {Q}\n\nAssistant:", "answers": [{"answer": GOOD, "rank": 1}, {"answer": BAD, "rank": 2}]},
 ]
@@ -273,6 +280,7 @@ REFUSED = [
     ),
     ({"riddle": Q, "fine": GOOD, "poor": BAD}, "no known format has the fields"),
     ({"riddle": Q, "solution to it": GOOD}, "no known format has the fields"),
+    ({"system": "Be brief.", "riddle": Q, "solution to it": GOOD}, "'riddle' the prompt"),
     ({"promt": Q, "chosen": GOOD, "rejected": BAD}, "Is 'promt' the prompt?"),
 ]
 REFUSED_FOR_GOOD = [
