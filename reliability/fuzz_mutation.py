@@ -19,7 +19,7 @@ VALUES: list[Any] = [
     "b c d e f g h i j", "\ud800", "\x1b[2J", "{{}}", "[", "1", "nan", "1e999", "user", "system", "x" * 300,
     "Human: q\n\nAssistant: a", "\n\nHuman: q\n\nAssistant:",
     [], {}, [[]], [{}], [None], ["a"], ["a", "b"], [["q", "a"]], [0.5], [1, 2], [1, None], [True, False],
-    [_Q], _A, [_Q, _A], [_A], json.dumps([_Q]), str([_Q, _A]), json.dumps(_A), {"from": "gpt", "value": "a"},
+    [_Q], _A, [_Q, _A], [_A], json.dumps([_Q]), str([_Q, _A]), json.dumps(_A), {"from": "gpt", "value": "a"}, '["a"]',
     [{"text": "a", "score": 1}, {"text": "b", "rank": 1}], [{"type": "text", "text": "a"}], {"parts": ["a"]},
     {"full_text": "q"}, [{"type": "image_url", "image_url": {"url": "x"}}], [{"function": {"name": "f"}}],
     [{"name": ["f"]}],

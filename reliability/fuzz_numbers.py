@@ -36,8 +36,12 @@ def check_numbers(name: str, row: dict[str, Any], given: Columns, record: Record
     demand(record.strength == strength, f"{name}: strength", record.strength, row)
     even = pair and scores is not None and scores[0] == scores[1] and sides(given) is not None
     said = first(given, ["tie", "is_tie", "tied"])
-    tie = _even(name, given, record) or (pair and said is not None and given[said] is True) or even
+    tie = _even(name, given, record) or (pair and said is not None and _is_true(given[said])) or even
     demand(record.tie is tie, f"{name}: tie", record.tie, row)
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).strip().lower() in ("1", "true")
 
 
 def _own_scores(name: str, row: dict[str, Any], given: Columns) -> list[list[float]] | None:

@@ -27,8 +27,8 @@ from reliability.fuzz_plain import (
     transcript,
     turns,
 )
-from reliability.fuzz_verdicts import numbered, steps
-from reliability.fuzz_words import ANSWERS, LABELS, REJECTED
+from reliability.fuzz_verdicts import numbered, steps, with_turns
+from reliability.fuzz_words import ANSWERS, BAD_MARKS, GOOD_MARKS, LABELS, REJECTED
 
 Found = tuple[list[Turn], Any, Any]
 """Prompt, chosen and rejected response."""
@@ -45,7 +45,7 @@ def check_record(name: str, row: dict[str, Any], record: Record) -> None:
     demand(record.prompt[-1].role in ("user", "tool"), "the prompt is not the user's", record)
     for text in (record.chosen, record.rejected):
         demand(text is None or bool(text.strip()), "a blank response", record)
-    given = columns(row)
+    given = with_turns(columns(row)) if name == "compared" else columns(row)
     before, chosen, rejected = _PLAIN[name](row, given)
     found = (conversation(record), record.chosen, record.rejected)
     expected = ([*head(given, before), *before], chosen, rejected)
@@ -169,8 +169,8 @@ def _demonstration(row: dict[str, Any], given: Columns) -> Found:
 def _marked(row: dict[str, Any], given: Columns) -> Found:
     before, text, _ = _demonstration(row, given)
     mark = given[first(given, LABELS) or "label"]
-    words = {"true": True, "good": True, "desirable": True, "false": False, "bad": False, "undesirable": False}
-    good = words[mark.strip().lower()] if isinstance(mark, str) else {0: False, 1: True}[mark]
+    good, bad = (str(mark).strip().lower() in words for words in (GOOD_MARKS, BAD_MARKS))
+    demand(good is not bad, "a mark that means nothing", mark)
     return (before, text, None) if good else (before, None, text)
 
 

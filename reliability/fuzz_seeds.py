@@ -69,6 +69,7 @@ ROWS: dict[str, list[Row]] = {
         {"context": _ASKED, "response1": "good", "response2": "bad", "overall_preference": -2},
         {"history": "q", "human_ref_A": "good", "human_ref_B": "bad", "labels": 1, "score_A": 20, "score_B": 3},
         {"prompt": _TRANSCRIPT, "output_1": "bad", "output_2": "good", "best": "good"},
+        {"prompt": '["q", "r"]', "response_a": '["a", "bad"]', "response_b": '["a", "good"]', "winner": "b"},
         {"prompt": "q", "answer_0": "bad", "answer_1": ["good"], "label": 1},
     ],
     "graded": [

@@ -1,10 +1,11 @@
 """Numbered responses in plain words: which columns they are, how they are scored, and which of two is better."""
 
+import json
 import re
 from typing import Any
 
 from reliability.fuzz_plain import Columns, first, is_whole, response, talk, turns
-from reliability.fuzz_words import DENIALS, NOUNS, STEMS, TIES, VERDICTS
+from reliability.fuzz_words import DENIALS, LESSER_PROMPTS, NOUNS, PROMPTS, STEMS, TIES, VERDICTS
 
 _NO_NUMBER = ("", "n/a", "na", "none", "null", "nan")
 _FORMS = ["KIND_TAG", "KINDTAG", "STEM_TAG_KIND", "STEMTAG_KIND"]
@@ -30,6 +31,28 @@ def numbered(given: Columns) -> list[str]:
         if len(tags) > 1 and any(order.startswith(tags) for order in ("0123456789", "123456789", "abcdefgh")):
             return [found[tag] for tag in tags]
     return []
+
+
+def with_turns(given: Columns) -> Columns:
+    """The columns with conversations as responses, where texts spell these and the prompt as lists of turns."""
+    name = first(given, [*PROMPTS, *LESSER_PROMPTS])
+    spelled = [_list_of_texts(given[each]) for each in [*([] if name is None else [name]), *numbered(given)]]
+    asked, *answers = spelled
+    if name is None or any(not each or len(each) != len(asked) for each in spelled):
+        return given
+    talks = [[turn for pair in zip(asked, each, strict=True) for turn in pair] for each in answers]
+    return given | {
+        column: [{"role": "assistant" if place % 2 else "user", "content": text} for place, text in enumerate(talk)]
+        for column, talk in zip(numbered(given), talks, strict=True)
+    }
+
+
+def _list_of_texts(value: Any) -> list[str]:
+    try:
+        found = json.loads(value) if isinstance(value, str) and value.startswith("[") else None
+    except (ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) and all(isinstance(each, str) for each in found) else []
 
 
 def _stem_and_tags(given: Columns) -> tuple[str, str]:

@@ -12,6 +12,8 @@ scores score ratings rewards grades overall_scores gold_scores
 ranks rank rankings ranking
 is_good desirable is_desirable thumbs_up is_preferred kto_tag is_safe is_response_safe accepted is_accepted \
 is_correct label labels feedback
+true good desirable chosen accepted positive thumbs_up yes safe 1 1.0
+false bad undesirable rejected negative thumbs_down no unsafe 0 0.0
 margin margins difference diff delta deltas strength gap
 rejected_response rejected rejected_answer rejected_messages rejected_completion
 response answer completion output text content generation reply value
@@ -32,6 +34,8 @@ not no non never worse worst loser against
     GRADES,
     RANKS,
     LABELS,
+    GOOD_MARKS,
+    BAD_MARKS,
     MARGINS,
     REJECTED,
     TEXT_KEYS,

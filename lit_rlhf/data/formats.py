@@ -125,7 +125,7 @@ def _is_marked(row: Row) -> bool:
 
 def _is_mark(row: Row, label: str) -> bool:
     worded = str(row[label]).strip().lower() in readers.MARK_WORDS
-    return worded or (columns.find(row, columns.MARKS) == label and row[label] in (0, 1))
+    return worded or (columns.find(row, columns.MARKS) == label and str(row[label]).strip() in ("0", "1", "0.0", "1.0"))
 
 
 def is_labelled(row: Row) -> bool:

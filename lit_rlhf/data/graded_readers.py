@@ -26,7 +26,7 @@ from lit_rlhf.data.readers import only
 from lit_rlhf.data.records import Record
 from lit_rlhf.data.verdicts import verdict_of
 
-_SCORES = ("overall_score", *columns.GRADES, "rating", "reward", "grade")
+_SCORES = ("overall_score", *columns.GRADES, "rating", "reward", "grade", "fine-grained_score", "pm_score")
 _GRADES = (*_SCORES, *columns.RANKS)
 
 

@@ -31,7 +31,10 @@ from lit_rlhf.data.fields import (
 from lit_rlhf.data.prompt_readers import conversation_column, plain_turns, required_prompt, system_turn, tools_turn
 from lit_rlhf.data.records import Message, Record
 
-MARK_WORDS = {"true": True, "false": False, "good": True, "bad": False, "desirable": True, "undesirable": False}
+MARK_WORDS = {
+    **dict.fromkeys(("true", "good", "desirable", "chosen", "accepted", "positive", "thumbs_up", "yes", "safe"), True),
+    **dict.fromkeys(("false", "bad", "undesirable", "rejected", "negative", "thumbs_down", "no", "unsafe"), False),
+}
 
 
 def read_prompt(row: Row) -> Record:
@@ -232,6 +235,8 @@ def _from_conversations(row: Row, better: Any, worse: Any) -> Record:
 def _truth(value: Any, name: str) -> bool:
     if isinstance(value, str) and value.strip().lower() in MARK_WORDS:
         return MARK_WORDS[value.strip().lower()]
-    if value in (0, 1):
-        return bool(value)
+    if isinstance(value, bool):
+        return value
+    if str(value).strip() in ("0", "1", "0.0", "1.0"):  # tables hold numbers as texts
+        return float(value) == 1.0
     raise DataError(f"expected true or false, found {describe(value)}", field(name))

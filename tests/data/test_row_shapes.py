@@ -141,7 +141,14 @@ def test_a_demonstration_in_any_shape(read, row):
 
 @pytest.mark.parametrize(
     ("name", "marks"),
-    [("label", (True, False)), ("label", ("good", "bad")), ("is_safe", (True, False)), ("thumbs_up", (1, 0))],
+    [
+        ("label", (True, False)),
+        ("label", ("good", "bad")),
+        ("is_safe", (True, False)),
+        ("thumbs_up", (1, 0)),
+        ("kto_tag", ("1", "0")),
+        ("label", ("chosen", "rejected")),
+    ],
 )
 def test_what_is_marked_as_bad_is_no_demonstration(read, name, marks):
     (good, bad), report = read(*({"prompt": Q, "completion": GOOD, name: mark} for mark in marks))
