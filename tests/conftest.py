@@ -1,6 +1,7 @@
 """Shared by all tests: one thread per process, no network, and tiny models with random weights."""
 
 import json
+import logging
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from lightning.fabric.utilities.rank_zero import rank_zero_module, rank_zero_only
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from lit_rlhf.data.rendering import Renderer
@@ -146,6 +148,36 @@ def handlers_are_given_back() -> Iterator[None]:
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     yield
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+_LOGGERS = (
+    "",
+    "lightning",
+    "lightning.pytorch",
+    "lightning.pytorch.utilities",
+    "lightning.pytorch.utilities.rank_zero",
+)
+
+
+def _messages() -> list[object]:
+    """What decides whether Lightning's messages are heard."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    return [rank_zero_module.log.name, rank_zero_only.rank, *((each.level, each.disabled) for each in loggers)]
+
+
+@pytest.fixture(autouse=True)
+def messages_are_heard_again() -> Iterator[None]:
+    """A test that silences Lightning's messages must not do so for those behind it."""
+    before = _messages()
+    yield
+    after = _messages()
+    rank_zero_module.log = logging.getLogger(str(before[0]))
+    rank_zero_only.rank = before[1]
+    for name, state in zip(_LOGGERS, before[2:], strict=True):
+        logger = logging.getLogger(name)
+        logger.level, logger.disabled = state  # type: ignore[misc]
+        logger.manager._clear_cache()  # type: ignore[attr-defined]
+    assert after == before
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from lit_rlhf.cli.folders import done, own_folder
 from lit_rlhf.cli.plan import Stage, fill_variables, plan_stages, read_experiment, stage_key
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import write_json
+from lit_rlhf.networks.together import listed_from_all, rank
 
 
 def run_experiment(
@@ -75,6 +76,9 @@ def _chosen(only: str | list[str] | None, known: list[str], experiment: str) -> 
 
 _write_json = rank_zero_only(write_json)
 
+_ALONE = ("world", "model", "inspect", "evaluate", "leaderboard", "report", "plan", "export")
+"""Commands that are no work for several processes: the first one runs them, the others wait."""
+
 
 def _run(stage: Stage, experiment: str, seed: int, extra: list[str], number: str) -> None:
     if done(stage) is None:
@@ -88,15 +92,28 @@ def _run(stage: Stage, experiment: str, seed: int, extra: list[str], number: str
 
 def _run_now(stage: Stage, experiment: str, seed: int, extra: list[str]) -> None:
     start = time.perf_counter()
+    alone = stage.command in _ALONE
+    if alone and rank():
+        return _wait_for(stage)
     if stage.command in LIGHTNING:
         result = _run_lightning(stage, experiment, seed, extra)
     else:
-        group = experiment if _tracks(extra) else ""
+        group = experiment if _tracks(extra) and not rank() else ""
         result = call(stage.command, options=stage.options, group=group, name=stage.name)
     found = result if isinstance(result, dict) else str(result)
     seconds = round(time.perf_counter() - start, 1)
-    facts = {"seconds": seconds, "peak_memory": round(_peak_memory(), 2)}
+    peak = _peak_memory() if alone else sum(listed_from_all([_peak_memory()]))
+    facts = {"seconds": seconds, "peak_memory": round(peak, 2)}
     _write_json(stage.directory / "done.json", {"key": stage.key, **facts, "result": found})
+
+
+def _wait_for(stage: Stage) -> None:
+    """Wait until the first process has run a stage that is no work for several."""
+    parent = os.getppid()
+    while done(stage) is None:
+        if os.getppid() != parent:
+            sys.exit(f"{stage.name} was given up by the process that ran it")
+        time.sleep(1)
 
 
 def _peak_memory() -> float:

@@ -30,9 +30,13 @@ from lit_rlhf.evaluation.pictures import comparison_picture, curves_picture, pri
 from lit_rlhf.networks.backbone import check_embeddings, fingerprint
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.sampling import Sampling
+from lit_rlhf.networks.together import listed_from_all, processes, rank
 from lit_rlhf.policy.diagnostics import judged_components
 from lit_rlhf.policy.rollout import complete, seeded_generator
 from lit_rlhf.rewards.reward import Reward
+
+Part = tuple[int, dict[str, torch.Tensor], list[dict[str, Any]]]
+"""A batch's number, what was measured of its responses, and these as rows."""
 
 
 def compare(
@@ -55,6 +59,7 @@ def compare(
     The first policy is the one that the others are compared with: win rates and KL are against it. A win rate counts
     ties half. Intervals are 95 % and over prompts, whose responses are averaged first. All policies draw with the same
     random numbers. The first source's figures are the headline; those of further sources stand below ``splits``.
+    Several processes share the work, with the same results; the first one alone writes and returns them.
 
     Args:
         policies: Name and Hugging Face directory of each policy; the SFT policy first.
@@ -91,6 +96,8 @@ def compare(
     _check(list(policies), samples, tie_margin)
     folder = Path(out)
     tables, responses = _sampled(policies, data, folder, reward, judge, samples, sampling or Sampling(), seed)
+    if rank():
+        return {}
     records = [row.record for row in data.val_rows]
     measured = Measured(tables, samples, np.array([str(record.meta.get("family", "")) for record in records]))
     pairs = compared(list(policies), all_pairs)
@@ -137,19 +144,21 @@ def _sampled(
     for each in filter(None, (reward, judge)):
         each.load(data.renderer, fingerprint(reference))
     tables: dict[str, Table] = {}
-    responses: dict[str, list[str]] = {}
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / ".samples.jsonl.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        for name, path in policies.items():
-            policy = reference if name == first else PolicyNetwork(path).eval()
-            check_embeddings(policy.model, data.renderer, path)
-            progress = Progress(f"compare, {name}", "response", samples * len(data.val_rows))
-            tables[name], rows = _measure(policy, reference, data, reward, judge, samples, sampling, seed, progress)
-            responses[name] = [row["response"] for row in rows]
-            file.writelines(json.dumps({"policy": name, **row}, ensure_ascii=False) + "\n" for row in rows)
-    partial.rename(folder / "samples.jsonl")
-    return tables, responses
+    written: dict[str, list[dict[str, Any]]] = {}
+    for name, path in policies.items():
+        policy = reference if name == first else PolicyNetwork(path).eval()
+        check_embeddings(policy.model, data.renderer, path)
+        progress = Progress(f"compare, {name}", "response", samples * len(data.val_rows))
+        tables[name], written[name] = _measure(
+            policy, reference, data, reward, judge, samples, sampling, seed, progress
+        )
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [{"policy": name, **row} for name, rows in written.items() for row in rows]
+        partial = folder / ".samples.jsonl.partial"
+        partial.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+        partial.rename(folder / "samples.jsonl")
+    return tables, {name: [row["response"] for row in rows] for name, rows in written.items()}
 
 
 @torch.no_grad()
@@ -165,36 +174,64 @@ def _measure(
     progress: Progress,
 ) -> tuple[Table, list[dict[str, Any]]]:
     """One row per response: what was measured ``(prompts * samples,)``, and the texts to read."""
-    columns: dict[str, list[torch.Tensor]] = {}
-    texts: list[dict[str, Any]] = []
+    parts: list[Part] = []
     for number, batch in enumerate(data.val_dataloader()):
         assert isinstance(batch, PromptBatch)
+        if number % processes() != rank():
+            continue
         generator = seeded_generator(torch.device("cpu"), "compare", seed, number)
         completions = complete(policy, batch, data.renderer, sampling, generator, samples)
-        plain = sampling.temperature > 0 and sampling.top_p == 1 and not sampling.top_k
-        values = {"kl": _sequence_kl(policy, reference, completions, sampling.temperature)} if plain else {}
-        values |= {
-            "response_length": completions.sequences.response_length.float(),
-            "truncated": completions.truncated.float(),
-        }
-        values |= {"proxy_reward": reward.proxy(completions).sum(1)} if reward is not None else {}
-        if judge is not None:
-            values |= {"gold_reward": judge(completions).sum(1), **judged_components(completions, judge)}
-        for name, value in values.items():
-            columns.setdefault(name, []).append(value)
-        for i, (record, text) in enumerate(zip(completions.records, completions.texts, strict=True)):
-            row = {"source": record.source, "prompt": record.prompt[-1].content, "response": text}
-            texts.append(row | {name: round(float(value[i]), 4) for name, value in values.items()})
-        shown = [name for name in ("gold_reward", "proxy_reward") if name in values]
-        means = {name: float(torch.cat(columns[name]).mean()) for name in shown}
-        progress.tell(len(texts), means, last=len(texts) == progress.total)
-    return {name: torch.cat(parts).double().numpy() for name, parts in columns.items()}, texts
+        values = _values(policy, reference, completions, reward, judge, sampling)
+        parts.append((number, values, _rows(completions, values)))
+        progress.tell(sum(len(rows) for *_, rows in parts) * processes(), _means(parts))
+    parts = sorted(listed_from_all(parts), key=lambda part: part[0])
+    texts = [row for *_, rows in parts for row in rows]
+    progress.tell(len(texts), _means(parts), last=True)
+    columns = {name: torch.cat([values[name] for _, values, _ in parts]) for name in parts[0][1]}
+    return {name: column.double().numpy() for name, column in columns.items()}, texts
+
+
+def _means(parts: list[Part]) -> dict[str, float]:
+    shown = [name for name in ("gold_reward", "proxy_reward") if name in parts[0][1]]
+    return {name: float(torch.cat([values[name] for _, values, _ in parts]).mean()) for name in shown}
+
+
+def _values(
+    policy: PolicyNetwork,
+    reference: PolicyNetwork,
+    completions: Completions,
+    reward: Reward | None,
+    judge: Reward | None,
+    sampling: Sampling,
+) -> dict[str, torch.Tensor]:
+    """What is measured of some responses ``(N,)`` each."""
+    values: dict[str, torch.Tensor] = {}
+    if sampling.temperature > 0 and sampling.top_p == 1 and not sampling.top_k:
+        values["kl"] = _sequence_kl(policy, reference, completions, sampling.temperature)
+    values["response_length"] = completions.sequences.response_length.float()
+    values["truncated"] = completions.truncated.float()
+    if reward is not None:
+        values["proxy_reward"] = reward.proxy(completions).sum(1)
+    if judge is not None:
+        values |= {"gold_reward": judge(completions).sum(1), **judged_components(completions, judge)}
+    return values
+
+
+def _rows(completions: Completions, values: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
+    """Responses to be read, beside what was measured of them."""
+    return [
+        {"source": record.source, "prompt": record.prompt[-1].content, "response": text}
+        | {name: round(float(value[i]), 4) for name, value in values.items()}
+        for i, (record, text) in enumerate(zip(completions.records, completions.texts, strict=True))
+    ]
 
 
 def _sequence_kl(
     policy: PolicyNetwork, reference: PolicyNetwork, completions: Completions, temperature: float
 ) -> torch.Tensor:
     """Sum over the response of log π − log π_ref: an unbiased estimate of the KL per response ``(N,)``."""
+    if policy is reference:
+        return torch.zeros(len(completions))
     parts = []
     for i in range(0, len(completions), 64):
         sequences = completions.sequences[i : i + 64]

@@ -17,8 +17,8 @@ class FastPaths:
 
     Attributes:
         packing: Rows of different lengths are computed as one row without padding, where the architecture allows it.
-        shared_prompts: A prompt that several responses share is computed once; needs ``packing``. Under dropout they
-            then share what is dropped of it.
+        shared_prompts: A prompt that several responses share, or a system turn that all prompts begin with, is computed
+            once; needs ``packing``. Under dropout they then share what is dropped of it.
         last_layer: The last layer's MLP is computed only for the tokens whose state is asked for; needs ``packing``.
         cache_sized: On a CPU rows are computed so many at a time that intermediate results stay in its cache; needs
             ``packing``.

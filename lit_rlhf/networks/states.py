@@ -37,7 +37,7 @@ def states_at(
         positions: Which tokens, as positions in each row ``(N, T)``.
         mask: Which of them are meant ``(N, T)``; None means all.
         shared: Tokens at each row's beginning that other rows may begin with, too ``(N,)``, and that are then computed
-            once; None takes the prompts.
+            once; None takes the prompts, or what all begin with, such as a system turn.
 
     Returns:
         ``(M, H)``, M being the tokens that are meant, row by row.
@@ -48,25 +48,51 @@ def states_at(
     fast = FastPaths.current()
     if not fast.packing or not _sees_all(model, sequences.ids.shape[1]) or not packs(model):
         return by_length(sequences, lambda rows, at: _padded(model, rows, at), positions)[mask]
-    shared = sequences.prompt_length if shared is None else shared
     if not fast.shared_prompts:
-        shared = torch.zeros_like(shared)
+        shared = torch.zeros_like(sequences.length)
+    together = sequences.prompt_length if shared is None else shared
     groups = fast.cache_sized and not at_once()
-    parts = _parts(sequences, shared, _tokens_at_once(model)) if groups else [torch.arange(len(sequences))]
+    parts = _parts(sequences, together, _tokens_at_once(model)) if groups else [torch.arange(len(sequences))]
     if len(parts) == 1:
         return _of_rows(model, sequences, positions, mask, shared)
-    found = torch.cat([_of_rows(model, sequences[rows], positions[rows], mask[rows], shared[rows]) for rows in parts])
+    beginnings = [None if shared is None else shared[rows] for rows in parts]
+    found = torch.cat(
+        [
+            _of_rows(model, sequences[rows], positions[rows], mask[rows], beginning)
+            for rows, beginning in zip(parts, beginnings, strict=True)
+        ]
+    )
     number = torch.zeros_like(positions).masked_scatter(mask, torch.arange(len(found), device=positions.device))
     order = torch.cat([number[rows][mask[rows]] for rows in parts])  # where each state found belongs
     return found.index_select(0, order.argsort())
 
 
-def _of_rows(model: PreTrainedModel, sequences: Sequences, positions: Tensor, mask: Tensor, shared: Tensor) -> Tensor:
+def _of_rows(
+    model: PreTrainedModel, sequences: Sequences, positions: Tensor, mask: Tensor, shared: Tensor | None
+) -> Tensor:
     """`states_at` of packed rows, all at once."""
-    packed = pack(sequences, shared)
+    packed = pack(sequences, beginnings(sequences) if shared is None else shared)
     places = packed.index(positions)[mask]
     with asked_only(model, places):
         return _packed(model, packed, places)
+
+
+def beginnings(sequences: Sequences, least: float = 0.1) -> Tensor:
+    """How many tokens at their beginning rows share ``(N,)``: their prompts, or what all have, whichever saves more.
+
+    Args:
+        sequences: The rows.
+        least: Share of all tokens that a beginning of all rows has to save to be worth it.
+    """
+    prompts = sequences.prompt_length
+    same = (sequences.ids == sequences.ids[:1]).all(0).long().cumprod(0).sum()
+    common = int(torch.minimum(same, prompts.min()))
+    saved, total = common * (len(prompts) - 1), int(sequences.length.sum())
+    if saved < least * total:
+        return prompts
+    rows = zip(sequences.ids.tolist(), prompts.tolist(), strict=True)
+    once = sum(map(len, {tuple(row[:length]) for row, length in rows}))
+    return torch.full_like(prompts, common) if saved > int(prompts.sum()) - once else prompts
 
 
 def _tokens_at_once(model: PreTrainedModel) -> int | None:

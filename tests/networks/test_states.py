@@ -230,6 +230,38 @@ def test_the_trial_leaves_the_model_as_it_was(tiny_model):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def under_one_system_turn(each: int = 1) -> Sequences:
+    """`rows` whose prompts all begin with the same twenty tokens."""
+    plain, system = rows(each=each), list(range(6, 26))
+    listed = zip(plain.ids.tolist(), plain.prompt_length.tolist(), plain.length.tolist(), strict=True)
+    prompts, answers = zip(
+        *((system + ids[:prompt], ids[prompt:length]) for ids, prompt, length in listed), strict=True
+    )
+    return stack_sequences(list(prompts), list(answers), 0)
+
+
+@pytest.mark.parametrize("kind", [PolicyNetwork, RewardNetwork])
+def test_a_system_turn_that_all_begin_with_is_computed_once(tiny_model, kind):
+    network, sequences = kind(tiny_model), under_one_system_turn()
+    seen: list[int] = []
+    same(measured(network, sequences, FastPaths()), measured(network, sequences, PLAIN))
+    network.model.base_model.layers[0].mlp.register_forward_hook(lambda _, x, y: seen.append(y[..., 0].numel()))
+    with torch.no_grad():
+        FastPaths(cache_sized=False).use()
+        network(sequences)
+    assert seen == [int(sequences.length.sum()) - 20 * (len(sequences) - 1)]
+
+
+def test_what_saves_more_is_shared():
+    few, many = under_one_system_turn(), under_one_system_turn(3)
+    assert states.beginnings(few).tolist() == [20] * len(few)
+    assert states.beginnings(many).tolist() == many.prompt_length.tolist()  # each prompt occurs three times
+    assert states.beginnings(few, least=0.9).tolist() == few.prompt_length.tolist()
+    assert states.beginnings(few[slice(0, 1)]).tolist() == few.prompt_length[:1].tolist()
+    twins = stack_sequences([[7, 8, 9]] * 2, [[5], [6, 7]], 0)
+    assert states.beginnings(twins).tolist() == [3, 3]
+
+
 def test_parts_hold_every_row_once_and_rows_of_one_prompt_together():
     sequences = rows()
     parts = states._parts(sequences, sequences.prompt_length, 150)

@@ -14,7 +14,7 @@ from lit_rlhf.world.checked.requests import (
     Request,
     draw_request,
 )
-from lit_rlhf.world.checked.sources import CheckedPrompts, SampledPairs, met_by_kind
+from lit_rlhf.world.checked.sources import CheckedPrompts, SampledPairs, StubPairs, met_by_kind
 from lit_rlhf.world.checked.topics import TOPICS
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Constraint",
     "Request",
     "SampledPairs",
+    "StubPairs",
     "checked_components",
     "checked_gold",
     "draw_request",

@@ -16,7 +16,9 @@ CHECKED_WEIGHTS: dict[str, float] = {
 }
 """Weight of each component. An answer that does all that was asked, and ends, earns 1."""
 
-_SHORTEST = 3  # words of an answer
+SHORTEST = 3
+"""Words of an answer; what has fewer is none."""
+
 _MOST_REPEATED = 0.5  # share of repeated word pairs above which a text is no answer to anything
 
 
@@ -44,7 +46,7 @@ def checked_components(
     said = words(response)
     repeated = repetition(said)
     met = [is_met(constraint, response) and repeated <= _MOST_REPEATED for constraint in constraints]
-    if len(said) < _SHORTEST:
+    if len(said) < SHORTEST:
         return {**dict.fromkeys(CHECKED_WEIGHTS, 0.0), "empty": -1.0}
     kinds = {constraint["kind"] for constraint, done in zip(constraints, met, strict=True) if done}
     complete = ends(response) or not kinds.isdisjoint({"json", "title"})

@@ -13,7 +13,7 @@ from lit_rlhf.data.store import Store
 from lit_rlhf.data.tool_turns import from_row
 from lit_rlhf.world.annotator import Annotator
 from lit_rlhf.world.checked.constraints import is_met
-from lit_rlhf.world.checked.gold import checked_gold
+from lit_rlhf.world.checked.gold import CHECKED_WEIGHTS, SHORTEST, checked_gold
 from lit_rlhf.world.checked.requests import (
     CheckedSplit,
     check_checked_split,
@@ -22,6 +22,7 @@ from lit_rlhf.world.checked.requests import (
     draw_request,
     read_meta,
 )
+from lit_rlhf.world.checked.text import words
 
 _TRIES = 200  # draws of a prompt that has not come before
 _EQUAL = 1e-6  # gold rewards that differ by no more are equal
@@ -196,6 +197,42 @@ class SampledPairs(Source):
         return Record(
             record.prompt, chosen.text, rejected.text, self.name, location, better, tie=tie, meta=record.meta
         )  # fmt: skip
+
+
+class StubPairs(SampledPairs):
+    """One pair per prompt: a response of the model against the first word or two of one, as if it had ended there.
+
+    A model seldom does that of its own, but a policy that is rewarded for brevity soon tries it, and a reward model
+    that never saw such an answer may like it. Mix some in: ``StubPairs(store, weight=0.2)`` beside `SampledPairs`.
+
+    Args:
+        store: As for `SampledPairs`.
+        seed: Of the choice of responses.
+        annotator: Who labels; None for one without noise.
+        name: Shown in reports.
+        weight: Share of the pairs that is used.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        seed: int = 0,
+        annotator: Annotator | None = None,
+        name: str = "stubs",
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(store, 1, seed, annotator, name, weight)
+
+    def _chosen(self, responses: list[Sampled], rng: Random, choices: Random) -> list[tuple[Sampled, Sampled]]:
+        whole = [response for response in responses if len(words(response.text)) >= SHORTEST]
+        if not whole:
+            return []
+        response, first = rng.choice(whole), rng.choice(whole).text.split()[: rng.randint(1, SHORTEST - 1)]
+        text = " ".join(first)
+        if len(words(text)) >= SHORTEST:  # such as "one—two—three"
+            text = words(text)[0]
+        stub = Sampled(text, False, -CHECKED_WEIGHTS["empty"])
+        return [(response, stub) if rng.random() < 0.5 else (stub, response)]
 
 
 def read_row(row: dict[str, Any], store: str) -> tuple[dict[str, Any], list[Sampled]]:

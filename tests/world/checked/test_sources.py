@@ -10,7 +10,7 @@ from lit_rlhf.data.preparation import Counts, tokenise
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.store import Store
 from lit_rlhf.world import Annotator, prompt_bias
-from lit_rlhf.world.checked import CheckedPrompts, SampledPairs, checked_gold, met_by_kind
+from lit_rlhf.world.checked import CheckedPrompts, SampledPairs, StubPairs, checked_gold, met_by_kind
 from lit_rlhf.world.checked.requests import checked_prompts
 
 PIECES = [
@@ -95,6 +95,30 @@ def test_the_widest_pairs_are_those_whose_gold_differs_most(store):
     every = gaps("random", 100)
     assert gaps("widest", 2) == {prompt: values[:2] for prompt, values in every.items()}
     assert gaps("random", 2) != gaps("widest", 2)
+
+
+def test_stubs_are_the_beginnings_of_responses_and_lose(store):
+    pairs = list(StubPairs(store).records())
+    assert pairs == list(StubPairs(store).records())
+    assert len({pair.prompt_hash for pair in pairs}) == len(pairs) == 300
+    texts = {row["prompt_hash"]: row["responses"] for row in Store(store).rows()}
+    for pair in pairs:
+        again = [checked_gold(pair.meta["topic"], pair.meta["constraints"], pair.rejected), pair.meta["gold_rejected"]]
+        assert again == [-1.0, -1.0]
+        assert pair.chosen_is_better
+        assert pair.chosen in texts[pair.prompt_hash]
+        assert any(text.startswith(pair.rejected) for text in texts[pair.prompt_hash])
+        assert "rejected" not in pair.meta["truncated"]
+    noisy = StubPairs(store, annotator=Annotator(temperature=0.0, flip_rate=0.4)).records()
+    assert 0.3 < statistics.fmean(pair.chosen_is_better is False for pair in noisy) < 0.5
+
+
+def test_responses_that_are_no_longer_than_a_stub_give_none(tmp_path):
+    record = next(iter(CheckedPrompts(1).records()))
+    folder = write(tmp_path / "short", [row(record, ["Yes.", "No way.", ""])])
+    assert list(StubPairs(folder).records()) == []
+    folder = write(tmp_path / "joined", [row(record, ["one/two/three/four"])])
+    assert [pair.rejected for pair in StubPairs(folder).records()] == ["one"]
 
 
 def test_the_annotator_changes_labels_and_never_texts(store):
