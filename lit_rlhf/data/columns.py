@@ -22,18 +22,30 @@ PROMPTS = (
 """Names of a prompt that stand for themselves; ``prompt`` comes before all of them."""
 LESSER_PROMPTS = ("history", "context", "post", "task", "input", "user")
 """Names of a prompt where nothing else is one: beside another, they may be anything."""
-CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat")
-SYSTEMS = ("system", "system_prompt", "system_message", "sys_prompt")
+_CONTENTS = ("text", "document", "passage", "article", "claim", "source", "sentence", "trajectory")
+"""What a task may be about; where one stands beside a lesser prompt, nobody knows which is the prompt."""
+CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "trajectory")
+SYSTEMS = ("system", "system_prompt", "system_message", "sys_prompt", "system_instruction", "developer")
+TOOLS = ("tools", "functions", "available_tools", "tool_definitions")
 ANSWERS = ("response", "completion", "answer", "output", "target", "reply", "assistant", "solution")
 LISTS = ("responses", "completions", "answers", "candidates", "outputs", "generations", "replies", "model_responses")
-GRADES = ("scores", "score", "ratings", "rewards", "grades", "overall_scores", "gold_scores")
+GRADES = (
+    *("scores", "score", "ratings", "rewards", "grades", "overall_scores", "gold_scores", "rating", "reward", "grade"),
+    *("upvotes", "votes"),
+)
 RANKS = ("ranks", "rank", "rankings", "ranking")
 _MARGINS = {"margin", "margins", "difference", "diff", "delta", "deltas", "strength", "gap"}
 MARKS = (
     *("is_good", "desirable", "is_desirable", "thumbs_up", "is_preferred", "kto_tag", "is_safe", "is_response_safe"),
-    *("accepted", "is_accepted", "is_correct"),
+    *("accepted", "is_accepted", "is_correct", "correct", "is_chosen", "liked", "is_liked", "upvoted", "quality"),
+    *("preferred", "is_acceptable", "acceptable", "is_helpful", "approved"),
 )
 """Names of a column that says of one response whether it is good."""
+BAD_MARKS = (
+    *("is_bad", "is_unsafe", "unsafe", "is_toxic", "toxic", "is_harmful", "harmful", "is_rejected", "disliked"),
+    *("is_undesirable", "undesirable", "thumbs_down", "is_incorrect", "incorrect", "downvoted"),
+)
+"""Names of a column that says of one response whether it is bad."""
 LABELS = ("label", "labels", "feedback")
 """Names of a column that says so if it holds true and false; numbers in it may mean anything."""
 VERDICTS = (
@@ -58,8 +70,18 @@ _SIDES = (
     *(("best", "worst"), ("positive", "negative"), ("pos", "neg"), ("winner", "loser"), ("win", "lose")),
     *(("winning", "losing"), ("correct", "incorrect"), ("safe", "unsafe"), ("upvoted", "downvoted")),
 )
-REJECTED = ("rejected_response", "rejected", "rejected_answer", "rejected_messages", "rejected_completion")
-"""Names of a rejected response whose better one ends the row's messages."""
+REJECTED = (
+    *(
+        "rejected_response",
+        "rejected",
+        "rejected_answer",
+        "rejected_messages",
+        "rejected_completion",
+        "rejected_output",
+    ),
+    *("bad_response", "worse_response", "dispreferred_response", "negative_response"),
+)
+"""Names of a rejected response whose better one ends the row's messages, or is its only response."""
 
 _NOUNS = (
     "response",
@@ -116,13 +138,29 @@ def prompt_column(row: Row) -> Any | None:
     Raises:
         DataError: If two may, and nothing tells which.
     """
-    if (plain := find(row, ["prompt"])) is not None:
+    plain = find(row, ["prompt"])
+    if plain is not None and not _is_blank(dict.get(row, plain)):
         return plain
     able = [column for name in PROMPTS if (column := find(row, [name])) is not None]
+    if plain is not None and all(_is_blank(dict.get(row, column)) for column in able):
+        return plain
     if len(able) > 1:
         message = f"which of these is the prompt: {' or '.join(map(str, able))}?"
         raise UnsettledError(message, field(str(able[0])), "If it is this one", "fields.prompt", str(able[0]))
-    return able[0] if able else find(row, LESSER_PROMPTS)
+    return able[0] if able else _lesser_prompt(row)
+
+
+def _lesser_prompt(row: Row) -> Any | None:
+    lesser = find(row, LESSER_PROMPTS)
+    about = None if lesser is None else find(row, _CONTENTS)
+    if about is not None and isinstance(dict.get(row, about), str) and isinstance(dict.get(row, lesser), str):
+        message = f"which of these is the prompt: {lesser} or {about}?"
+        raise UnsettledError(message, field(str(lesser)), "If it is this one", "fields.prompt", str(lesser))
+    return lesser
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def sides(row: Row) -> tuple[Any, Any] | None:
@@ -131,6 +169,9 @@ def sides(row: Row) -> tuple[Any, Any] | None:
     for better, worse in _side_names():
         if better in known and worse in known and _given(row, known[better]) and _given(row, known[worse]):
             return known[better], known[worse]
+    worse, answers = find(row, REJECTED), [name for name in ANSWERS if find(row, [name]) is not None]
+    if worse is not None and len(answers) == 1:  # ms-swift: ``response`` and ``rejected_response``
+        return known[answers[0]], worse
     return None
 
 
@@ -240,7 +281,7 @@ def is_response_list(value: Any) -> bool:
     """Whether a value is a list of texts, or of objects that hold one, but no conversation."""
     if not isinstance(value, list) or not value or is_conversation(value):
         return False
-    return all(isinstance(item, str) or (isinstance(item, dict) and text_key(item) is not None) for item in value)
+    return all(is_answer(item) or (isinstance(item, dict) and text_key(item) is not None) for item in value)
 
 
 def text_key(item: Mapping[str, Any]) -> str | None:

@@ -26,7 +26,7 @@ from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.fields import Row, has, said
 from lit_rlhf.data.records import Record
 from lit_rlhf.data.transcripts import is_open_transcript, is_transcript
-from lit_rlhf.data.verdicts import one_hot, verdict_column
+from lit_rlhf.data.verdicts import FirstWins, one_hot, verdict_column
 
 Reader = Callable[[Row], Record]
 Detector = Callable[[Row], bool]
@@ -91,11 +91,14 @@ def _is_bare_prompt(row: Row) -> bool:
 
 def has_responses(row: Row) -> bool:
     """Whether the row has a column that goes by the name of a response, or of several."""
-    stems = ("chosen", "rejected", "response", "completion", "candidate", "generation", "output", "good", "bad")
+    stems = (
+        *("chosen", "rejected", "response", "completion", "candidate", "generation", "output", "good", "bad"),
+        *("answers", "best_", "correct_", "incorrect_", "ideal", "flawed", "winner", "loser"),
+    )
     known = columns.names(row)
     named = any(name.startswith(stems) or name in columns.ANSWERS for name in known if columns.find(row, [name]))
     whole = prompt_readers.conversation_column(row)
-    ended = whole is not None and columns.is_whole(row[whole]) and prompt_readers.is_answered(row, whole)
+    ended = whole is not None and prompt_readers.is_whole(row, whole) and prompt_readers.is_answered(row, whole)
     return named or ended or columns.sides(row) is not None or columns.numbered(row) is not None
 
 
@@ -109,29 +112,23 @@ def answers_once(row: Row) -> bool:
         return False
     whole = prompt_readers.conversation_column(row)
     if whole is not None and not has(row, "prompt") and columns.find(row, columns.ANSWERS) is None:
-        return columns.is_whole(row[whole])
+        return prompt_readers.is_whole(row, whole)
     answer = columns.find(row, columns.ANSWERS)
     single = answer is not None and columns.is_answer(row[answer])
-    answered = whole is not None and columns.is_whole(row[whole])
+    answered = whole is not None and prompt_readers.is_whole(row, whole)
     return answered or (single and prompt_readers.prompt_of(row) not in (None, answer))
 
 
 def _is_marked(row: Row) -> bool:
-    if not answers_once(row):
-        return False
-    label = columns.find(row, (*columns.MARKS, *columns.LABELS))
-    return label is not None and (isinstance(row[label], bool) or _is_mark(row, label))
-
-
-def _is_mark(row: Row, label: str) -> bool:
-    worded = str(row[label]).strip().lower() in readers.MARK_WORDS
-    return worded or (columns.find(row, columns.MARKS) == label and str(row[label]).strip() in ("0", "1", "0.0", "1.0"))
+    return answers_once(row) and readers.mark_column(row) is not None
 
 
 def is_labelled(row: Row) -> bool:
     """Whether a number stands beside one response that may mark it as good or bad, or mean anything else."""
     label = columns.find(row, columns.LABELS)
-    return label is not None and row[label] in (0, 1) and not isinstance(row[label], bool) and answers_once(row)
+    if label is None or readers.mark_column(row) is not None or not answers_once(row):
+        return False
+    return str(row[label]).strip() in readers.MARK_NUMBERS
 
 
 def _is_explicit(row: Row) -> bool:
@@ -203,7 +200,9 @@ def _is_two_outputs(row: Row) -> bool:
 def _is_hh(row: Row) -> bool:
     if has(row, "prompt"):
         several = columns.response_list(row) is not None or columns.numbered(row) is not None
-        return is_open_transcript(row["prompt"]) and not several
+        plain = columns.find(row, columns.ANSWERS) in (None, "response", "completion")
+        marked = readers.mark_column(row) is not None or is_labelled(row)
+        return is_open_transcript(row["prompt"]) and plain and not several and not marked
     return is_transcript(row.get("chosen")) and is_transcript(row.get("rejected"))
 
 
@@ -240,7 +239,7 @@ def with_options(name: str, label: str = "better", first_wins: str | None = None
     if first_wins is not None:
         if name != "compared":
             raise DataError(f"has a meaning for format 'compared' only, not for '{name}'", "first_wins")
-        reader = _completed(partial(graded_readers.read_compared, first_wins=first_wins))
+        reader = _completed(partial(graded_readers.read_compared, first_wins=FirstWins(first_wins)))
     return reader
 
 

@@ -11,7 +11,6 @@ from lit_rlhf.data.fields import (
     Row,
     describe,
     field,
-    filled,
     listed,
     messages,
     numeric,
@@ -24,13 +23,13 @@ from lit_rlhf.data.messages import spelled_texts
 from lit_rlhf.data.prompt_readers import required_prompt
 from lit_rlhf.data.readers import only
 from lit_rlhf.data.records import Record
-from lit_rlhf.data.verdicts import verdict_of
+from lit_rlhf.data.verdicts import FirstWins, verdict_of
 
-_SCORES = ("overall_score", *columns.GRADES, "rating", "reward", "grade", "fine-grained_score", "pm_score")
+_SCORES = ("overall_score", *columns.GRADES, "fine-grained_score", "pm_score")
 _GRADES = (*_SCORES, *columns.RANKS)
 
 
-def read_compared(row: Row, first_wins: str | None = None) -> Record:
+def read_compared(row: Row, first_wins: FirstWins | None = None) -> Record:
     """Two responses, or two conversations, in numbered columns, and which of them is better.
 
     Args:
@@ -95,7 +94,8 @@ def read_graded(row: Row) -> Record:
     items = require(row, name)
     if not columns.is_response_list(items):
         raise DataError(f"expected a list of responses, found {describe(items)}", field(name))
-    return _graded(asked, [_item_text(item, f"{name}[{i}]") for i, item in enumerate(items)], _grades(row, name, items))
+    responses = [_item_text(item, f"{name}[{i}]", asked) for i, item in enumerate(items)]
+    return _graded(asked, responses, _grades(row, name, items))
 
 
 def read_ranked(row: Row) -> Record:
@@ -111,7 +111,7 @@ def read_ranked(row: Row) -> Record:
             raise DataError(
                 f"expected a list of responses in the order from best to worst, found {describe(items)}", field(name)
             )
-        responses = [_item_text(item, f"{name}[{i}]") for i, item in enumerate(items)]
+        responses = [_item_text(item, f"{name}[{i}]", asked) for i, item in enumerate(items)]
     return _graded(asked, responses, [-float(place) for place in range(len(responses))])
 
 
@@ -130,11 +130,11 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) and not columns.is_message(value[0] if value else None) else [value]
 
 
-def _item_text(item: Any, name: str) -> str:
-    if isinstance(item, str):
-        return filled(item, name)
+def _item_text(item: Any, name: str, asked: Conversation) -> str:
+    if columns.is_answer(item):
+        return reply(item, name, asked)
     key = columns.text_key(item) or "text"
-    return filled(item.get(key), f"{name}.{key}")
+    return reply(item.get(key), f"{name}.{key}", asked)
 
 
 def is_graded_list(row: Row, name: Any) -> bool:

@@ -52,7 +52,12 @@ def messages(value: Any, name: str) -> Conversation:
 
 
 def spelled_out(value: Any) -> Any:
-    """A list of messages that was written as one text (JSON, or as Python prints it), as that list; else the value."""
+    """A list of messages that was written as one text (JSON, or as Python prints it), as that list; else the value.
+
+    A list of exchanges, each with ``input`` and ``output``, becomes the messages that it stands for.
+    """
+    if isinstance(value, list):
+        return _exchanges(value)
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")) or len(value) > _LONGEST_LITERAL:
         return value
     try:
@@ -66,6 +71,18 @@ def spelled_out(value: Any) -> Any:
             return value
     turns = [found] if isinstance(found, dict) else found
     return found if is_conversation(turns) else value
+
+
+def _exchanges(value: list[Any]) -> list[Any]:
+    """Turns that are written in pairs of ``input`` and ``output`` (Capybara), as messages; any other list as it is."""
+    keys = ("input", "output")
+    if not value or not all(
+        isinstance(item, dict) and all(isinstance(item.get(k), str) for k in keys) for item in value
+    ):
+        return value
+    if any(map(is_message, value)):
+        return value
+    return [{"role": r, "content": item[k]} for item in value for r, k in zip(("user", "assistant"), keys, strict=True)]
 
 
 def check_text(value: Any, name: str) -> None:

@@ -18,15 +18,17 @@ def required_prompt(row: Row, transcripts: bool = False) -> Conversation:
         row: The row.
         transcripts: Read a text with ``Human:`` and ``Assistant:`` as the turns that it shows.
     """
-    name = columns.prompt_column(row)
     whole = conversation_column(row)
-    if whole is not None and columns.find(row, ["prompt"]) is None:
-        turns = messages(said(row[whole]), whole)
+    if whole is not None and (columns.find(row, ["prompt"]) is None or _repeats(row, whole)):
+        turns = turns_of(row[whole], whole)
         return ends_with_user(turns[:-1] if turns[-1].role == "assistant" and len(turns) > 1 else turns, whole)
+    name = columns.prompt_column(row)
     if name is None:
         name = "prompt"
     value = require(row, name)
-    if transcripts and is_open_transcript(value):
+    if isinstance(value, dict) and isinstance(value.get("messages"), list):  # OpenAI's preferences
+        value = value["messages"]
+    if transcripts and isinstance(value, str) and is_open_transcript(value):
         return parse_prompt(value, str(name))
     if isinstance(value, list) and value and not any(isinstance(item, dict) for item in value):
         earlier = plain_turns(value, str(name))
@@ -36,9 +38,28 @@ def required_prompt(row: Row, transcripts: bool = False) -> Conversation:
     asked = prompt(value, name)
     asked = _with_input(row, name, asked)
     past = columns.find(row, ["history"])
-    if past is not None and past != name and isinstance(dict.get(row, past), list):
-        return (*plain_turns(row[past], str(past)), *asked)
+    if past is not None and past != name and isinstance(said(dict.get(row, past)), list) and said(row[past]):
+        return (*turns_of(row[past], str(past)), *asked)
     return asked
+
+
+def turns_of(value: Any, name: str) -> Conversation:
+    """Turns as messages, as texts in turn from the user on, or as pairs of texts."""
+    turns = said(value)
+    if isinstance(turns, list) and turns and not any(isinstance(turn, dict) for turn in turns):
+        return plain_turns(turns, str(name))
+    return messages(turns, str(name))
+
+
+def _repeats(row: Row, whole: Any) -> bool:
+    """Whether a text ``prompt`` is the last question of the messages beside it, which then hold what came before."""
+    value = dict.get(row, "prompt")
+    if not isinstance(value, str):
+        return False
+    with suppress(DataError):
+        asked = [turn.content.strip() for turn in turns_of(dict.get(row, whole), str(whole)) if turn.role == "user"]
+        return bool(asked) and asked[-1] == value.strip()
+    return False
 
 
 def _with_input(row: Row, name: Any, asked: Conversation) -> Conversation:
@@ -72,10 +93,15 @@ def conversation_column(row: Row) -> Any | None:
 
 def is_answered(row: Row, column: Any) -> bool:
     """Whether a conversation ends with a turn of the assistant."""
-    turns = said(dict.get(row, column))
     with suppress(DataError):
-        return messages(turns[-1:], str(column))[-1].role == "assistant"
+        return turns_of(dict.get(row, column), str(column))[-1].role == "assistant"
     return False
+
+
+def is_whole(row: Row, column: Any) -> bool:
+    """Whether a conversation has more than one turn."""
+    value = dict.get(row, column)
+    return columns.is_whole(value) or columns.is_plain_turns(value)
 
 
 def _is_turns(row: Row, column: Any) -> bool:
@@ -84,7 +110,7 @@ def _is_turns(row: Row, column: Any) -> bool:
 
 def tools_turn(row: Row) -> Conversation:
     """The tools of a column, as the turn before all others."""
-    name = columns.find(row, ("tools", "functions"))
+    name = columns.find(row, columns.TOOLS)
     return () if name is None else tools(row[name], name)
 
 

@@ -5,7 +5,7 @@ Every reader raises `DataError` for a row that is not of its format; the error n
 
 from typing import Any
 
-from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.errors import DataError, UnsettledError
 from lit_rlhf.data.fields import (
     Row,
     describe,
@@ -75,6 +75,11 @@ def read_safe_rlhf(row: Row, label: str = "better_response_id") -> Record:
     """
     asked = prompt(require(row, "prompt"))
     responses = [reply(require(row, name), name, asked) for name in ("response_0", "response_1")]
+    if label == "better_response_id" and not has(row, label) and has(row, "safer_response_id"):
+        meaning = "If the safer response is the better one"
+        raise UnsettledError(
+            "missing; the row only says which response is safer", field(label), meaning, "label", "safer"
+        )
     best = _index(row, label)
     return Record(asked, responses[best], responses[1 - best])
 

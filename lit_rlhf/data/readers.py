@@ -28,9 +28,19 @@ from lit_rlhf.data.fields import (
     split_reply,
     text,
 )
-from lit_rlhf.data.prompt_readers import conversation_column, plain_turns, required_prompt, system_turn, tools_turn
+from lit_rlhf.data.prompt_readers import (
+    conversation_column,
+    is_whole,
+    plain_turns,
+    required_prompt,
+    system_turn,
+    tools_turn,
+    turns_of,
+)
 from lit_rlhf.data.records import Message, Record
 
+MARK_NUMBERS = {"0": False, "0.0": False, "-1": False, "-1.0": False, "1": True, "1.0": True}
+"""Numbers by which a response may be marked; tables hold them as texts."""
 MARK_WORDS = {
     **dict.fromkeys(("true", "good", "desirable", "chosen", "accepted", "positive", "thumbs_up", "yes", "safe"), True),
     **dict.fromkeys(("false", "bad", "undesirable", "rejected", "negative", "thumbs_down", "no", "unsafe"), False),
@@ -46,8 +56,8 @@ def read_demonstration(row: Row) -> Record:
     """A prompt with a response; or messages that end with the assistant's turn."""
     whole = conversation_column(row)
     alone = columns.find(row, columns.ANSWERS) is None and not has(row, "prompt")
-    if whole is not None and (alone or columns.is_whole(dict.get(row, whole))):
-        turns = messages(said(row[whole]), whole)
+    if whole is not None and (alone or is_whole(row, whole)):
+        turns = turns_of(row[whole], whole)
         if turns[-1].role == "user" and columns.find(row, columns.ANSWERS) is None:
             message = "the last turn is the user's, not the assistant's"
             raise UnsettledError(
@@ -57,7 +67,7 @@ def read_demonstration(row: Row) -> Record:
             return Record(*split_reply(turns, whole))
     name = columns.find(row, columns.ANSWERS) or "response"
     require(row, name)
-    asked = required_prompt(row)
+    asked = required_prompt(row, transcripts=True)
     return Record(asked, chosen=reply(row[name], name, asked))
 
 
@@ -67,9 +77,21 @@ def read_marked(row: Row) -> Record:
     A response that is marked as bad is no demonstration: it becomes the rejected one, and nothing is chosen.
     """
     record = read_demonstration(row)
-    name = columns.find(row, (*columns.MARKS, *columns.LABELS)) or "label"
-    mark = _truth(require(row, name), name)
+    name = mark_column(row) or columns.find(row, (*columns.MARKS, *columns.BAD_MARKS, *columns.LABELS)) or "label"
+    mark = _truth(require(row, name), name) != (name == columns.find(row, columns.BAD_MARKS))
     return record if mark else replace(record, chosen=None, rejected=record.chosen)
+
+
+def mark_column(row: Row) -> Any | None:
+    """The column that says of a row's one response whether it is good, or bad; None where none plainly does."""
+    marks = (*columns.MARKS, *columns.BAD_MARKS)
+    for name in (*marks, *columns.LABELS):
+        column = columns.find(row, [name])
+        value = None if column is None else dict.get(row, column)
+        word = str(value).strip().lower()
+        if isinstance(value, bool) or word in MARK_WORDS or (name in marks and word in MARK_NUMBERS):
+            return column
+    return None
 
 
 def read_explicit(row: Row) -> Record:
@@ -79,7 +101,7 @@ def read_explicit(row: Row) -> Record:
     its first or its last turn.
     """
     if (lone := lone_rejected(row)) is not None:
-        asked, chosen = split_reply(messages(said(row[lone[0]]), lone[0]), lone[0])
+        asked, chosen = split_reply(turns_of(row[lone[0]], lone[0]), lone[0])
         return Record(asked, chosen, reply(only(row[lone[1]]), lone[1], asked))
     better, worse = _sides(row)
     if any(columns.is_whole(row[name]) for name in (better, worse)):
@@ -198,7 +220,7 @@ def lone_rejected(row: Row) -> tuple[Any, Any] | None:
     """Messages that end with the better response, and the column of the worse one, where there is no other pair."""
     whole = conversation_column(row)
     worse = columns.find(row, columns.REJECTED)
-    if whole is None or worse is None or columns.sides(row) is not None or not columns.is_whole(dict.get(row, whole)):
+    if whole is None or worse is None or columns.sides(row) is not None or not is_whole(row, whole):
         return None
     return whole, worse
 
@@ -237,6 +259,6 @@ def _truth(value: Any, name: str) -> bool:
         return MARK_WORDS[value.strip().lower()]
     if isinstance(value, bool):
         return value
-    if str(value).strip() in ("0", "1", "0.0", "1.0"):  # tables hold numbers as texts
-        return float(value) == 1.0
+    if str(value).strip() in MARK_NUMBERS:
+        return MARK_NUMBERS[str(value).strip()]
     raise DataError(f"expected true or false, found {describe(value)}", field(name))

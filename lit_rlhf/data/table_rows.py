@@ -21,6 +21,8 @@ _OF_NUMBERS = {
     "choice", "coherence", "complexity", "correctness", "difference", "grade", "grades", "helpfulness", "index",
     "label", "labels", "margin", "preference", "rank", "ranking", "ranks", "rating", "ratings", "reward", "rewards",
     "score", "scores", "strength", "tie", "verbosity", "winner",
+    "accepted", "bad", "correct", "desirable", "disliked", "good", "harmful", "helpful", "liked", "preferred", "safe",
+    "tag", "thumbs", "toxic", "unsafe", "upvotes", "votes",
 }  # fmt: skip
 _OF_TEXT = {"answer", "completion", "content", "message", "name", "output", "prompt", "response", "text"}
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,99})(\.\d+)?([eE][+-]?\d+)?")

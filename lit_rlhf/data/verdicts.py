@@ -19,6 +19,11 @@ _NOUNS = {
     "output", "ref", "reply", "response", "summary", "system", "text", "the", "winner",
 }  # fmt: skip
 _DENIES = {"not", "no", "non", "never", "worse", "worst", "loser", "against"}
+_SENTENCE = re.compile(
+    r"(?:the )?(?:[a-z]+[ _\-]+|[a-z]+(?=\d))?(?P<tag>[0-9a-h]|first|second|left|right)(?: [a-z]+)? (?:is|was) "
+    r"(?:(?:slightly|much|clearly|significantly|a bit|a little|somewhat|far) )?(?P<says>better|worse|preferred)"
+    r"(?: than [\w ]+)?\.?"
+)
 _COMPARED = re.compile(r"(\w)\s*(>+|<+|=+)\s*(\w)")
 
 
@@ -38,7 +43,11 @@ def one_hot(row: Row, found: Numbered) -> tuple[Any, ...] | None:
 
 
 def verdict_of(
-    row: Row, found: Numbered, responses: Sequence[str], scores: Sequence[float] | None, first_wins: str | None = None
+    row: Row,
+    found: Numbered,
+    responses: Sequence[str],
+    scores: Sequence[float] | None,
+    first_wins: "FirstWins | None" = None,
 ) -> float:
     """Above 0 where the first of two responses is better, below 0 where the second is, 0 for a tie.
 
@@ -66,8 +75,7 @@ def verdict_of(
         raise DataError(f"nothing says which response is better; the row has: {listed(row)}", field(found.columns[0]))
     value = row[column]
     if first_wins is not None:
-        is_tie = isinstance(value, str) and value.strip().lower() in _TIES
-        return 0.0 if is_tie else _half(1.0 if _plain(value) == _plain(first_wins) else -1.0)
+        return _told_by_option(value, column, found, first_wins)
     if isinstance(value, str):
         named, told = _told_by_name(row, value, found, responses), _told_by_words(value, found)
         if value.strip().lower() in (*found.tags, *_ORDERED, *_TIES) and named not in (None, told):
@@ -75,6 +83,48 @@ def verdict_of(
         if (told := told if named is None else named) is not None:
             return told
     return _told_by_number(value, column, found)
+
+
+def _told_by_option(value: Any, column: Any, found: Numbered, first_wins: "FirstWins") -> float:
+    """Which one is better where an option says what the verdict is if the first one is."""
+    said = _plain(value)
+    if (isinstance(value, str) and value.strip().lower() in _TIES) or said == first_wins.tie:
+        return 0.0
+    if said == _plain(first_wins.value):
+        return 0.5
+    others = first_wins.others
+    others.setdefault(said)
+    if len(others) > 1:
+        shown = " and ".join(map(repr, others))
+        message = f"{shown} stand beside {first_wins.value!r}, which of them means '{found.columns[1]}'?"
+        hint = f"Write 'tie' where neither response is better, and leave out rows of other kinds ('{column}')."
+        raise DataError(message, field(column), hint)
+    return -0.5
+
+
+class FirstWins:
+    """What a verdict says where the first response is better; one other value means the second one.
+
+    Args:
+        value: It, as text.
+
+    Attributes:
+        others: Other values that were met, in order; two are one too many.
+    """
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+        self.others: dict[str, None] = {}
+        number = _plain(value)
+        self.tie = "0.0" if number not in ("0.0", "-0.0", "1.0") and _is_number(number) else None
+
+
+def _is_number(said: str) -> bool:
+    try:
+        float(said)
+    except ValueError:
+        return False
+    return True
 
 
 def _flag(value: Any, name: str) -> float:
@@ -108,6 +158,11 @@ def _told_by_words(value: str, found: Numbered) -> float | None:
     if compared and {compared[1], compared[3]} == set(found.tags):
         sign = {">": 1.0, "<": -1.0, "=": 0.0}[compared[2][0]] * (1 if compared[1] == found.tags[0] else -1)
         return sign * (len(compared[2]) if len(compared[2]) > 1 else 0.5)
+    if sentence := _SENTENCE.fullmatch(said):
+        tag, ordered = sentence["tag"], _ORDERED.get(sentence["tag"])
+        if tag in found.tags or ordered is not None:
+            first = ordered == 0 if ordered is not None else tag == found.tags[0]
+            return 0.5 if first == (sentence["says"] != "worse") else -0.5
     *before, word = re.split(r"[\s_\-]+", said)
     if (len(before) > 1 and not _NOUNS.issuperset(before)) or _DENIES.intersection(before):
         return None  # a sentence, which may say that the other one is better

@@ -21,7 +21,42 @@ def said(text: str) -> list[dict]:
 
 
 PAIR = Record(PROMPT, "good", "bad")
+SHORT = Record(PROMPT[:1], "good", "bad")
+BAD = Record(PROMPT[:1], rejected="bad")
+GRADED = Record(PROMPT[:1], "good", "bad", responses=("bad", "good"), grades=(1.0, 4.0))
 EXAMPLES = [
+    ("explicit", {"query": "q", "response": "good", "rejected_response": "bad"}, SHORT),
+    ("explicit", {"query": "r", "response": "good", "rejected_response": "bad", "history": [["q", "a"]]}, PAIR),
+    ("explicit", {"query": "r", "output": "good", "bad_response": "bad", "history": ASKED[:2]}, PAIR),
+    ("explicit", {"prompt": "", "question": "q", "chosen": "good", "rejected": "bad"}, SHORT),
+    (
+        "explicit",
+        {"input": {"messages": ASKED}, "preferred_output": said("good"), "non_preferred_output": said("bad")},
+        PAIR,
+    ),
+    ("explicit", {"prompt": "r", "messages": ASKED, "chosen": "good", "rejected": "bad"}, PAIR),
+    (
+        "explicit",
+        {"developer": "be kind", "prompt": "q", "chosen": "good", "rejected": "bad"},
+        Record((Message("system", "be kind"), *PROMPT[:1]), "good", "bad"),
+    ),
+    (
+        "demonstration",
+        {"conversation": [{"input": "q", "output": "a"}, {"input": "r", "output": "good"}]},
+        Record(PROMPT, "good"),
+    ),
+    ("demonstration", {"conversations": ["q", "good"]}, Record(PROMPT[:1], "good")),
+    ("prompt", {"conversation": ["q", "a", "r"]}, Record(PROMPT)),
+    ("graded", {"prompt": "q", "responses": [str(said("bad")), "good"], "scores": [1, 4]}, GRADED),
+    ("graded", {"prompt": "q", "responses": [said("bad"), said("good")], "rating": [1, 4]}, GRADED),
+    ("graded", {"prompt": "q", "answers": [{"text": "bad", "votes": 1}, {"text": "good", "votes": 4}]}, GRADED),
+    ("marked", {"prompt": "q", "response": "bad", "is_good": -1}, BAD),
+    ("marked", {"prompt": "q", "response": "bad", "liked": False}, BAD),
+    ("marked", {"prompt": "q", "response": "bad", "is_toxic": True}, BAD),
+    ("marked", {"prompt": "q", "response": "good", "is_toxic": 0}, Record(PROMPT[:1], "good")),
+    ("marked", {"prompt": "q", "response": "bad", "quality": "bad"}, BAD),
+    ("marked", {"prompt": TRANSCRIPT, "response": "bad", "label": False}, Record(PROMPT, rejected="bad")),
+    ("demonstration", {"prompt": TRANSCRIPT, "answer": "good"}, Record(PROMPT, "good")),
     ("explicit", {"prompt": "q", "chosen": "good", "rejected": "bad"}, Record(PROMPT[:1], "good", "bad")),
     ("explicit", {"prompt": ASKED, "chosen": "good", "rejected": said("bad")}, PAIR),
     ("explicit", {"prompt": "", "chosen": "b", "rejected": "b"}, Record((Message("user", ""),), "b", "b")),

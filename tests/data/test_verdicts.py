@@ -46,7 +46,9 @@ def test_a_word_that_is_a_response_and_a_tag_of_the_other_one_is_unclear(winner)
     assert read({"prompt": "?", "response_a": "A", "response_b": "B", "winner": "A"}) == "A"
 
 
-@pytest.mark.parametrize("verdict", ["Response B is better than A", "not a", "b beats a", "nan", "inf", "the one of a"])
+@pytest.mark.parametrize(
+    "verdict", ["B is no better than A", "Response A is not better", "not a", "b beats a", "nan", "inf", "the one of a"]
+)
 def test_sentences_and_what_is_no_number_are_unclear(verdict):
     for row in (LETTERED, PAIR | {"overall_preference": None}):
         with pytest.raises(DataError, match="does not tell whether"):
@@ -75,3 +77,36 @@ def test_one_column_per_outcome_may_say_true_and_false():
 def test_a_number_that_means_the_first_is_found_however_it_is_written(first, option):
     assert read(LETTERED | {"label": first}, option) == GLUE
     assert read(LETTERED | {"label": 0.0}, option) == LACE
+
+
+@pytest.mark.parametrize(
+    ("verdict", "better"),
+    [
+        ("Response B is better than A", LACE),
+        ("response a is slightly better", GLUE),
+        ("The second response is much better than the first.", LACE),
+        ("Assistant A was worse", LACE),
+        ("first is preferred", GLUE),
+    ],
+)
+def test_plain_sentences_are_understood(verdict, better):
+    assert read(LETTERED | {"winner": verdict}) == better
+
+
+def test_beside_what_means_the_first_one_other_value_means_the_second():
+    reader = with_options("compared", first_wins="yes")
+    assert reader(LETTERED | {"winner": "yes"}).chosen == GLUE
+    assert reader(LETTERED | {"winner": "no"}).chosen == LACE
+    assert reader(LETTERED | {"winner": "tie"}).tie
+    assert reader(LETTERED | {"winner": "no"}).chosen == LACE
+    with pytest.raises(DataError, match=r"'no' and 'perhaps' stand beside 'yes'.*\n.*Write 'tie'"):
+        reader(LETTERED | {"winner": "perhaps"})
+
+
+def test_between_a_number_and_its_opposite_stands_a_tie():
+    reader = with_options("compared", first_wins="-1")
+    assert [reader(LETTERED | {"winner": value}).tie for value in (-1, 0, 1)] == [False, True, False]
+    reader = with_options("compared", first_wins="1")  # 0 may be the second, or a tie
+    assert reader(LETTERED | {"winner": 0}).chosen == LACE
+    with pytest.raises(DataError, match="stand beside '1'"):
+        reader(LETTERED | {"winner": -1})
