@@ -81,13 +81,18 @@ _ALONE = ("world", "model", "inspect", "evaluate", "leaderboard", "report", "pla
 
 
 def _run(stage: Stage, experiment: str, seed: int, extra: list[str], number: str) -> None:
-    if done(stage) is None:
+    if not _is_done(stage):
         with own_folder(stage):
-            if done(stage) is None:
+            if not _is_done(stage):
                 rank_zero_info(f"\n── {number} {stage.name}: lit-rlhf {stage.command}")
                 _run_now(stage, experiment, seed, extra)
                 return
     rank_zero_info(f"\n── {number} {stage.name}: done and unchanged")
+
+
+def _is_done(stage: Stage) -> bool:
+    """Whether the first process finds a stage done: the others come once its folder is as it left it."""
+    return listed_from_all([done(stage) is not None])[0]
 
 
 def _run_now(stage: Stage, experiment: str, seed: int, extra: list[str]) -> None:

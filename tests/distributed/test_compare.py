@@ -1,7 +1,9 @@
 """Comparisons by two processes, alone and as a stage of an experiment, give the results of one."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +48,21 @@ def compared_together(folder: str, policies: dict[str, str]) -> dict[str, Any]:
 
 
 def experiment(file: str) -> dict[str, Any]:
-    """Also a stage that is no work for two: the first process does it, and the other one waits."""
+    """The first process takes its time over each stage's folder: the other one must not be there before."""
+    from lit_rlhf.cli import folders
     from lit_rlhf.cli.experiment import run_experiment
 
-    return run_experiment(file)
+    make_way = folders._make_way
+
+    def late(stage: Any) -> Any:
+        time.sleep(1.0 if os.environ["LOCAL_RANK"] == "0" else 0.0)
+        return make_way(stage)
+
+    folders._make_way = late  # type: ignore[assignment]
+    try:
+        return run_experiment(file)
+    finally:
+        folders._make_way = make_way
 
 
 @pytest.fixture
