@@ -1,5 +1,6 @@
 """The numbers of a record in plain words: scores, grades, strength, and whether it is a tie."""
 
+import re
 from typing import Any
 
 from lit_rlhf.data.records import Record
@@ -61,7 +62,8 @@ def _strength(name: str, row: dict[str, Any], given: Columns, scores: Any) -> fl
         return abs(steps(given))
     able = [name for name in given if (words := set(name.split("_"))) & set(MARGINS) and words <= _OF_MARGINS]
     margin = first(given, [*able, "mean_preference_difference", "preference_strength"])
-    return None if margin is None else as_number(given[margin])
+    worded = isinstance(given.get(margin), str) and not re.search(r"\d", given[margin])
+    return None if margin is None or worded else as_number(given[margin])
 
 
 def _even(name: str, given: Columns, record: Record) -> bool:
@@ -110,31 +112,37 @@ def graded_list(name: str, given: Columns) -> tuple[list[str], list[float]]:
     else:
         column = next(each for each in [*LISTS, *ANSWERS] if each in given and _is_list(given[each]))
         items = given[column]
-        texts = [item if isinstance(item, str) else _text(item) for item in items]
+        texts = [response(item if _is_answer(item) else _text(item), before) for item in items]
         grades = _listed_grades(given, items) if name == "graded" else None
     if name == "ranked":
         return texts, [-float(place) for place in range(len(texts))]
     demand(grades is not None and len(grades) == len(texts), "nothing grades these", given)
-    return texts, grades or []
+    known = [(text, grade) for text, grade in zip(texts, grades or [], strict=True) if grade is not None]
+    return [text for text, _ in known], [grade for _, grade in known]
 
 
 def _is_list(value: Any) -> bool:
     if not isinstance(value, list) or not value or is_talk(value):
         return False
-    return all(isinstance(each, str) or (isinstance(each, dict) and _text(each) is not None) for each in value)
+    return all(_is_answer(each) or (isinstance(each, dict) and _text(each) is not None) for each in value)
+
+
+def _is_answer(value: Any) -> bool:
+    return isinstance(value, str) or is_talk([value]) or is_talk(value)
 
 
 def _text(item: dict[str, Any]) -> Any:
     return next((item[key] for key in TEXT_KEYS if isinstance(item.get(key), str)), None)
 
 
-def _listed_grades(given: Columns, items: list[Any]) -> list[float] | None:
-    for names, sign in ((["overall_score", *GRADES, "rating", "reward", "grade"], 1), (RANKS, -1)):
+def _listed_grades(given: Columns, items: list[Any]) -> list[float | None] | None:
+    for names, sign in ((["overall_score", *GRADES, "fine-grained_score", "pm_score"], 1), (RANKS, -1)):
         inside = [n for n in names if all(isinstance(item, dict) and item.get(n) is not None for item in items)]
         beside = first(given, names)
         values = [item[inside[0]] for item in items] if inside else given[beside] if beside is not None else None
         if values is not None:
-            return [sign * float(as_number(value)) for value in values]  # type: ignore[arg-type]
+            found = [as_number(value) for value in values]
+            return [None if grade is None else sign * grade for grade in found]
     return None
 
 

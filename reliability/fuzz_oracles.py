@@ -17,6 +17,7 @@ from reliability.fuzz_plain import (
     first,
     head,
     in_turn,
+    is_dialogue,
     is_whole,
     only,
     prompt,
@@ -28,7 +29,7 @@ from reliability.fuzz_plain import (
     turns,
 )
 from reliability.fuzz_verdicts import numbered, steps, with_turns
-from reliability.fuzz_words import ANSWERS, BAD_MARKS, GOOD_MARKS, LABELS, REJECTED
+from reliability.fuzz_words import ANSWERS, BAD_WORDS, GOOD_WORDS, LABELS, MARKS, MARKS_OF_BAD, REJECTED
 
 Found = tuple[list[Turn], Any, Any]
 """Prompt, chosen and rejected response."""
@@ -78,7 +79,7 @@ def _words(part: Any) -> Any:
 
 def _explicit(row: dict[str, Any], given: Columns) -> Found:
     pair, whole, worse = sides(given), talk_column(given), first(given, REJECTED)
-    if pair is None and whole is not None and worse is not None and is_whole(given[whole]):
+    if pair is None and whole is not None and worse is not None and is_dialogue(given[whole]):
         *before, last = turns(given[whole])
         return before, answer(last), response(only(given[worse]), before)
     assert pair is not None
@@ -158,20 +159,30 @@ def _tldr(row: dict[str, Any], given: Columns) -> Found:
 
 def _demonstration(row: dict[str, Any], given: Columns) -> Found:
     whole, name = talk_column(given), first(given, ANSWERS)
-    if whole is not None and ((name is None and row.get("prompt") is None) or is_whole(given[whole])):
+    if whole is not None and ((name is None and row.get("prompt") is None) or is_dialogue(given[whole])):
         found = turns(given[whole])
         if found[-1][0] == "assistant" or name is None:
             return found[:-1], answer(found[-1]), None
-    before = asked(given)
+    before = asked(given, transcripts=True)
     return before, response(given[name or "response"], before), None
 
 
 def _marked(row: dict[str, Any], given: Columns) -> Found:
     before, text, _ = _demonstration(row, given)
-    mark = given[first(given, LABELS) or "label"]
-    good, bad = (str(mark).strip().lower() in words for words in (GOOD_MARKS, BAD_MARKS))
-    demand(good is not bad, "a mark that means nothing", mark)
-    return (before, text, None) if good else (before, None, text)
+    able = [name for name in (*MARKS, *MARKS_OF_BAD, *LABELS) if name in given]
+    plain = [name for name in able if _mark(given[name], name not in LABELS) is not None]
+    name = [*plain, *able][0]
+    good = _mark(given[name])
+    demand(good is not None, "a mark that means nothing", given[name])
+    return (before, text, None) if good != (name == first(given, MARKS_OF_BAD)) else (before, None, text)
+
+
+def _mark(value: Any, numbers: bool = True) -> bool | None:
+    """What a mark says; None for what says nothing."""
+    said = str(value).strip().lower()
+    good = said in GOOD_WORDS or (numbers and said in ("1", "1.0"))
+    bad = said in BAD_WORDS or (numbers and said in ("0", "0.0", "-1", "-1.0"))
+    return good if good or bad else None
 
 
 def _compared(row: dict[str, Any], given: Columns) -> Found:

@@ -7,15 +7,19 @@ from contextlib import suppress
 from typing import Any
 
 from reliability.fuzz_words import (
+    ANSWERS,
+    CONTENTS,
     LESSER_PROMPTS,
     PICTURES,
     PROMPTS,
     QUESTION_KEYS,
+    REJECTED,
     ROLES,
     SIDES,
     SYSTEMS,
     TALKS,
     TEXT_KEYS,
+    TOOLS,
 )
 
 Turn = tuple[str, Any, dict[str, Any]]
@@ -54,7 +58,9 @@ def first(given: Columns, names: list[str]) -> str | None:
 
 def sides(given: Columns) -> tuple[str, str] | None:
     """The names of the better and the worse response."""
-    return next((pair for pair in SIDES if pair[0] in given and pair[1] in given), None)
+    named = next((pair for pair in SIDES if pair[0] in given and pair[1] in given), None)
+    answers, worse = [name for name in ANSWERS if name in given], first(given, REJECTED)
+    return named or ((answers[0], worse) if len(answers) == 1 and worse is not None else None)
 
 
 # ---------------------------------------------------------------------- messages
@@ -65,12 +71,28 @@ def talk(value: Any) -> Any:
     found = _spelled(value) if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") else value
     if isinstance(found, dict) and _is_message(found):
         return [found]
+    if isinstance(value, list) and value and all(map(_is_exchange, value)):
+        return [{"role": who, "content": said[key]} for said in value for who, key in _EXCHANGE]
     return found if isinstance(value, list) or is_talk(found) else value
+
+
+_EXCHANGE = (("user", "input"), ("assistant", "output"))
+
+
+def _is_exchange(value: Any) -> bool:
+    said = isinstance(value, dict) and all(isinstance(value.get(key), str) for _, key in _EXCHANGE)
+    return said and not _is_message(value)
 
 
 def is_talk(value: Any) -> bool:
     """Whether a value is a list of messages."""
     return isinstance(value, list) and bool(value) and all(_is_message(each) for each in value)
+
+
+def is_dialogue(value: Any) -> bool:
+    """Whether a value is a conversation of more than one turn, or texts that take turns and end with the assistant."""
+    in_texts = isinstance(value, list) and len(value) in range(2, 10**6, 2) and all(isinstance(t, str) for t in value)
+    return in_texts or is_whole(value)
 
 
 def is_whole(value: Any) -> bool:
@@ -95,8 +117,11 @@ def _is_message(value: Any) -> bool:
 
 
 def turns(value: Any) -> list[Turn]:
-    """A conversation."""
-    return [_turn(item) for item in talk(value)]
+    """A conversation, of messages or of texts in turn."""
+    found = talk(value)
+    if found and not any(isinstance(item, dict) for item in found):
+        return in_turn(found)
+    return [_turn(item) for item in found]
 
 
 def _turn(item: dict[str, Any]) -> Turn:
@@ -175,7 +200,9 @@ def response(value: Any, asked: list[Turn]) -> str:
 
 
 def only(value: Any) -> Any:
-    """The text in a list of one; any other value as it is."""
+    """The text in a list of one, or of an object that is no message; any other value as it is."""
+    if isinstance(value, dict) and not _is_message(value):
+        return next((value[key] for key in TEXT_KEYS if isinstance(value.get(key), str)), value)
     return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) else value
 
 
@@ -190,11 +217,14 @@ def prompt(value: Any) -> list[Turn]:
 
 def asked(given: Columns, transcripts: bool = False) -> list[Turn]:
     """The prompt of a row, without what `head` finds."""
-    name, whole = first(given, [*PROMPTS, *LESSER_PROMPTS]), talk_column(given)
-    if whole is not None and "prompt" not in given:
+    whole = talk_column(given)
+    if whole is not None and ("prompt" not in given or _repeats(given, whole)):
         found = turns(given[whole])
         return found[:-1] if len(found) > 1 and found[-1][0] == "assistant" else found
+    name = prompt_name(given)
     value = given[name or "prompt"]
+    if isinstance(value, dict) and isinstance(value.get("messages"), list):
+        value = value["messages"]
     if isinstance(value, dict) and not _is_message(value):
         value = next(value[key] for key in [*TEXT_KEYS, *QUESTION_KEYS] if isinstance(value.get(key), str))
     if transcripts and isinstance(value, str) and _waits(value):
@@ -206,8 +236,38 @@ def asked(given: Columns, transcripts: bool = False) -> list[Turn]:
     beside = given.get("input", "")
     if name in ("instruction", "prompt") and beside and beside.strip() and len(found) == 1:
         found = [("user", "\n\n".join(each for each in (found[0][1], beside) if each.strip()), {})]
-    past = given.get("history") if name != "history" else None
-    return [*in_turn(past), *found] if isinstance(past, list) else found
+    past = talk(given.get("history")) if name != "history" else None
+    return [*turns(past), *found] if isinstance(past, list) and past else found
+
+
+def prompt_name(given: Columns) -> str | None:
+    """The name of the column with the prompt; a blank one counts where no other is filled."""
+    others = [name for name in PROMPTS if name != "prompt" and name in given]
+    filled = [name for name in others if not _is_blank(given[name])]
+    if "prompt" in given and not (_is_blank(given["prompt"]) and filled):
+        return "prompt"
+    demand(len(others) < 2, "two prompts", others)
+    if others:
+        return others[0]
+    lesser, about = first(given, LESSER_PROMPTS), first(given, CONTENTS)
+    texts = [name for name in (lesser, about) if name is not None and isinstance(given[name], str)]
+    demand(len(texts) < 2, "two that may be the prompt", texts)
+    return lesser
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
+def _repeats(given: Columns, whole: str) -> bool:
+    """Whether a text ``prompt`` is what the user last said in the messages beside it."""
+    if not isinstance(given["prompt"], str):
+        return False
+    try:
+        said = [text for role, text, _ in turns(given[whole]) if role == "user"]
+    except Exception:
+        return False
+    return bool(said) and said[-1].strip() == given["prompt"].strip()
 
 
 def in_turn(texts: list[Any]) -> list[Turn]:
@@ -223,12 +283,12 @@ def talk_column(given: Columns) -> str | None:
 
 def head(given: Columns, after: list[Turn]) -> list[Turn]:
     """The tools and the system turn that a row lists beside its prompt."""
-    tools = given[name] if (name := first(given, ["tools", "functions"])) else []
+    tools = given[name] if (name := first(given, TOOLS)) else []
     if isinstance(tools, str):
         tools = json.loads(tools) if tools.strip() else []
     found: list[Turn] = [("tools", without_nulls(tools), {})] if tools else []
     said = given[name] if (name := first(given, SYSTEMS)) else ""
-    if said.strip() and all(role != "system" for role, *_ in after):
+    if all(role != "system" for role, *_ in after) and said.strip():
         found.append(("system", said, {}))
     return found
 

@@ -36,11 +36,15 @@ ROWS: dict[str, list[Row]] = {
         {"instruction": "q", "input": "r", "output": "good", "history": [["q", "a"]]},
         {"messages": [*_USED, _GOOD], "tools": json.dumps(_TOOLS)},
         {"messages": [_SHORT, _CALLS]},
+        {"conversation": [{"input": "q", "output": "a"}, {"input": "r", "output": "good"}]},
+        {"conversations": ["q", "good"]},
+        {"prompt": _TRANSCRIPT, "answer": "good"},
     ],
     "marked": [
         {"prompt": "q", "completion": "good", "label": True},
         {"messages": [_PARTS, _BAD], "label": "False"},
         {"question": {"full_text": "q"}, "answer": "bad", "kto_tag": 0},
+        {"prompt": "q", "response": "bad", "is_toxic": True, "is_good": 7},
     ],
     "explicit": [
         {"prompt": "q", "chosen": "good", "rejected": "bad", "tie": True},
@@ -48,6 +52,10 @@ ROWS: dict[str, list[Row]] = {
         {"Question": "q", "Chosen Response": ["good"], "Rejected Response": _BAD, "system_prompt": "Be brief."},
         {"messages": [_SHORT, _GOOD], "rejected_response": "bad", "margin": "1.5"},
         {"prompt": "r", "y_w": [*_ASKED, _GOOD], "y_l": str([*_ASKED, _BAD]), "win-score": 1, "tools": _TOOLS},
+        {"query": "r", "response": "good", "rejected_response": "bad", "history": [["q", "a"]]},
+        {"input": {"messages": _ASKED}, "preferred_output": [_GOOD], "non_preferred_output": [_BAD]},
+        {"prompt": "r", "messages": _ASKED, "chosen": "good", "rejected": "bad", "developer": "Be brief."},
+        {"prompt": " ", "question": "q", "better": "good", "worse": "bad"},
         {"prompt": "q", "good": "good", "bad": "bad", "avg_good_rating": [1, "2.5"], "avg_bad_rating": [3, 0]},
     ],
     "conversational": [
@@ -71,9 +79,11 @@ ROWS: dict[str, list[Row]] = {
         {"prompt": _TRANSCRIPT, "output_1": "bad", "output_2": "good", "best": "good"},
         {"prompt": '["q", "r"]', "response_a": '["a", "bad"]', "response_b": '["a", "good"]', "winner": "b"},
         {"prompt": "q", "answer_0": "bad", "answer_1": ["good"], "label": 1},
+        {"prompt": "q", **_TWO, "verdict": "Response B is slightly better than A."},
     ],
     "graded": [
         {"prompt": "q", "responses": ["bad", "good", "so so"], "scores": [1, 5.5, "2"]},
+        {"prompt": "q", "responses": [str([_BAD]), [_GOOD]], "votes": [1, 5]},
         {"task": "q", "completions": [{"text": "good", "overall_score": 8}, {"text": "bad", "overall_score": "3"}]},
         {"prompt": _TRANSCRIPT, "answers": [{"answer": "bad", "rank": 2.0}, {"answer": "good", "rank": 1}]},
         {"prompt": "q", "chosen": ["good", "fine"], "rejected": ["bad", _BAD]},

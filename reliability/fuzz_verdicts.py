@@ -4,8 +4,8 @@ import json
 import re
 from typing import Any
 
-from reliability.fuzz_plain import Columns, first, is_whole, response, talk, turns
-from reliability.fuzz_words import DENIALS, LESSER_PROMPTS, NOUNS, PROMPTS, STEMS, TIES, VERDICTS
+from reliability.fuzz_plain import Columns, first, is_whole, only, prompt_name, response, talk, turns
+from reliability.fuzz_words import DENIALS, NOUNS, STEMS, TIES, VERDICTS
 
 _NO_NUMBER = ("", "n/a", "na", "none", "null", "nan")
 _FORMS = ["KIND_TAG", "KINDTAG", "STEM_TAG_KIND", "STEMTAG_KIND"]
@@ -35,7 +35,7 @@ def numbered(given: Columns) -> list[str]:
 
 def with_turns(given: Columns) -> Columns:
     """The columns with conversations as responses, where texts spell these and the prompt as lists of turns."""
-    name = first(given, [*PROMPTS, *LESSER_PROMPTS])
+    name = prompt_name(given)
     spelled = [_list_of_texts(given[each]) for each in [*([] if name is None else [name]), *numbered(given)]]
     asked, *answers = spelled
     if name is None or any(not each or len(each) != len(asked) for each in spelled):
@@ -84,7 +84,7 @@ def steps(given: Columns) -> float:
     names = numbered(given)
     hot = _beside(given, ["winner_model_TAG", "winner_TAG", "wins_TAG", "is_better_TAG", "winner_STEM_TAG"])
     if hot:
-        return _half((as_number(given[hot[0]]) or 0) - (as_number(given[hot[1]]) or 0))
+        return _half(_flag(given[hot[0]]) - _flag(given[hot[1]]))
     column = first(given, [name for name in VERDICTS if name not in names])
     if column is None:
         scores = numbered_scores(given)
@@ -92,6 +92,11 @@ def steps(given: Columns) -> float:
         return _half(scores[0] - scores[1])
     value = given[column]
     return _said(value, given) if isinstance(value, str) else _counted(value, column, given)
+
+
+def _flag(value: Any) -> float:
+    said = str(value).strip().lower()
+    return float(said == "true") if said in ("true", "false") else as_number(value) or 0.0
 
 
 def _half(difference: float) -> float:
@@ -111,6 +116,8 @@ def _said(value: str, given: Columns) -> float:
         if found := re.fullmatch(rf"{order[0]}\s*(>+|<+|=+)\s*{order[1]}", said):
             many = len(found[1]) if len(found[1]) > 1 else 0.5
             return sign * many * {">": 1, "<": -1, "=": 0}[found[1][0]]
+    if (told := _sentence(said, tags)) is not None:
+        return told
     *nouns, last = re.split(r"[\s_-]+", said)
     sentence = (len(nouns) > 1 and not set(nouns) <= set(NOUNS)) or set(nouns) & set(DENIALS)
     if not sentence:
@@ -122,13 +129,27 @@ def _said(value: str, given: Columns) -> float:
     return _counted(float(value), column, given)
 
 
+def _sentence(said: str, tags: str) -> float | None:
+    """What ``response a is much better than b`` says."""
+    about = re.sub(r" than [\w ]+$", "", said.removesuffix("."))
+    found = re.fullmatch(r"(.+) (?:is|was) (?:(?:[a-z]+|a bit|a little) )?(better|worse|preferred)", about)
+    adverbs = {"slightly", "much", "clearly", "significantly", "a bit", "a little", "somewhat", "far"}
+    if found is None or not any(about.endswith(f"{verb} {how}{found[2]}") for verb in ("is", "was")
+                                for how in ("", *(f"{each} " for each in adverbs))):  # fmt: skip
+        return None
+    for place, words in enumerate(((tags[0], "first", "left"), (tags[1], "second", "right"))):
+        for word in words:
+            noun = r"[a-z]+" if word.isdigit() else r"[a-z]+[ _-]+"
+            if re.fullmatch(rf"(?:the )?(?:[a-z]+[ _-]+|{noun})?{word}(?: [a-z]+)?", found[1]):
+                return (0.5 - place) * (-1 if found[2] == "worse" else 1)
+    return None
+
+
 def _texts(given: Columns) -> list[str]:
     values = [given[name] for name in numbered(given)]
     if any(map(is_whole, values)):
         return [response(turns(value)[-1:] and _last(value), []).strip() for value in values]
-    values = [value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) else value
-              for value in values]  # fmt: skip
-    return [response(_last(value), []).strip() for value in values]
+    return [response(_last(only(value)), []).strip() for value in values]
 
 
 def _last(value: Any) -> Any:

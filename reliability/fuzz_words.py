@@ -4,18 +4,24 @@ _LISTS = """
 prompt question query instruction instructions user_prompt user_query user_input user_message problem prompt_text \
 question_text input_text prompts prompt_messages context_messages
 history context post task input user
-messages conversations conversation dialogue dialog chat
-system system_prompt system_message sys_prompt
+text document passage article claim source sentence trajectory
+messages conversations conversation dialogue dialog chat trajectory
+system system_prompt system_message sys_prompt system_instruction developer
+tools functions available_tools tool_definitions
 response completion answer output target reply assistant solution
 responses completions answers candidates outputs generations replies model_responses
-scores score ratings rewards grades overall_scores gold_scores
+scores score ratings rewards grades overall_scores gold_scores rating reward grade upvotes votes
 ranks rank rankings ranking
 is_good desirable is_desirable thumbs_up is_preferred kto_tag is_safe is_response_safe accepted is_accepted \
-is_correct label labels feedback
-true good desirable chosen accepted positive thumbs_up yes safe 1 1.0
-false bad undesirable rejected negative thumbs_down no unsafe 0 0.0
+is_correct correct is_chosen liked is_liked upvoted quality preferred is_acceptable acceptable is_helpful approved
+is_bad is_unsafe unsafe is_toxic toxic is_harmful harmful is_rejected disliked is_undesirable undesirable thumbs_down \
+is_incorrect incorrect downvoted
+label labels feedback
+true good desirable chosen accepted positive thumbs_up yes safe
+false bad undesirable rejected negative thumbs_down no unsafe
 margin margins difference diff delta deltas strength gap
-rejected_response rejected rejected_answer rejected_messages rejected_completion
+rejected_response rejected rejected_answer rejected_messages rejected_completion rejected_output bad_response \
+worse_response dispreferred_response negative_response
 response answer completion output text content generation reply value
 full_text prompt question
 response answer completion output text reply message messages summary conversation
@@ -27,15 +33,19 @@ not no non never worse worst loser against
 (
     PROMPTS,
     LESSER_PROMPTS,
+    CONTENTS,
     TALKS,
     SYSTEMS,
+    TOOLS,
     ANSWERS,
     LISTS,
     GRADES,
     RANKS,
+    MARKS,
+    MARKS_OF_BAD,
     LABELS,
-    GOOD_MARKS,
-    BAD_MARKS,
+    GOOD_WORDS,
+    BAD_WORDS,
     MARGINS,
     REJECTED,
     TEXT_KEYS,

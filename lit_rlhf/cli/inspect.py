@@ -2,11 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.file_report import FileReport
-from lit_rlhf.data.files import PairFiles
+from lit_rlhf.data.files import PairFiles, quoted
 from lit_rlhf.data.records import Record
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.store import write_json
@@ -14,6 +14,7 @@ from lit_rlhf.data.store import write_json
 REFUSED = 2
 """Exit status where a file cannot be read."""
 
+_KEYS = ("path", "format", "used", "left_aside", "rows", "warnings", "records")
 _LONGEST = 300  # characters of a text on the screen
 
 
@@ -26,6 +27,9 @@ def inspect(
     split: str | None = None,
     fields: dict[str, str] | None = None,
     first_wins: str | None = None,
+    label: Literal["better", "safer"] = "better",
+    pairs: Literal["extremes", "all"] = "extremes",
+    on_bad_row: Literal["stop", "skip"] = "stop",
     limit: int | None = None,
 ) -> int:
     """Show what files are read as: their format, the columns that are used and left aside, and the first records.
@@ -39,6 +43,9 @@ def inspect(
         split: The split of a folder or Hub data set that has several.
         fields: The files' names for the format's fields, such as ``{prompt: question}``.
         first_wins: What a verdict says where the first of two responses is better.
+        label: Which of the labels of PKU-SafeRLHF says what is preferred.
+        pairs: Which pairs are made of more than two graded responses.
+        on_bad_row: ``stop`` refuses a file with a row that cannot be read, ``skip`` counts such rows.
         limit: Read no more than this many records of each.
 
     Returns:
@@ -47,20 +54,22 @@ def inspect(
     renderer = Renderer.load(tokenizer, template) if tokenizer is not None else None
     sources: list[dict[str, Any]] = []
     refused = 0
+    options: dict[str, Any] = {"first_wins": first_wins, "label": label, "pairs": pairs, "on_bad_row": on_bad_row}
     for path in files:
-        source = PairFiles(path, format=format, split=split, limit=limit, fields=fields, first_wins=first_wins)
+        source = _Inspected(path, format, split=split, limit=limit, fields=fields, **options)
         try:
             for _ in source.records():
                 pass
             shown = [_described(report, renderer) for report in source.reports.values()]
         except DataError as error:
-            refused += 1
-            sources.append({"path": path, "error": str(error)})
-            print(f"\nerror: {error}", file=sys.stderr)
-            continue
-        sources += shown
+            shown = [dict.fromkeys(_KEYS) | {"path": path, "error": str(error)}]
         for description in shown:
-            _show(description)
+            if "records" in description and description["records"] is not None:
+                _show(description)
+            if "error" in description:
+                refused += 1
+                print(f"\nerror: {description['error']}", file=sys.stderr)
+        sources += shown
     if out is not None:
         write_json(Path(out), {"sources": sources})
         print(f"\nreport written to {out}")
@@ -70,8 +79,19 @@ def inspect(
 def _described(report: FileReport, renderer: Renderer | None) -> dict[str, Any]:
     described = report.asdict()
     if renderer is not None:
-        described["seen"] = [_seen(record, renderer) for record in report.records]
+        try:
+            described["seen"] = [_seen(record, renderer) for record in report.records]
+        except DataError as error:  # such as tools that its template does not know
+            hint = "Name another --tokenizer or --template, or none to see the records alone."
+            described["error"] = str(DataError(str(error), described["path"], hint))
     return described
+
+
+class _Inspected(PairFiles):
+    """Files whose errors name the options of this command."""
+
+    def _options(self, **options: str) -> str:
+        return " ".join(f"--{name} {quoted(value)}" for name, value in (self._given() | options).items())
 
 
 def _seen(record: Record, renderer: Renderer) -> dict[str, Any]:

@@ -98,10 +98,10 @@ class RowSource(Source):
     def _options(self, **options: str) -> str:
         """The command-line words that read this source with further options, those already given among them."""
         path = str(self.path) if isinstance(self.path, str | os.PathLike) else f"[{', '.join(map(str, self.path))}]"
-        words = [f"--data.sources.{name} {_quoted(value)}" for name, value in (self._given() | options).items()]
+        words = [f"--data.sources.{name} {quoted(value)}" for name, value in (self._given() | options).items()]
         kind = type(self)
         name = kind.__name__ if kind.__module__.startswith("lit_rlhf.") else f"{kind.__module__}.{kind.__name__}"
-        return " ".join([f"--data.sources {name} --data.sources.path {_quoted(path)}", *words])
+        return " ".join([f"--data.sources {name} --data.sources.path {quoted(path)}", *words])
 
     def _given(self) -> dict[str, str]:
         """The options that were given and that a command line would repeat."""
@@ -293,8 +293,8 @@ class PairFiles(RowSource):
         return kept | {standard: row[name] for standard, name in self.fields.items() if name in row}
 
 
-def _quoted(value: str) -> str:
-    """A word of the command line."""
+def quoted(value: str) -> str:
+    """A value as a word of the command line."""
     return value if re.fullmatch(r"[\w./:@%+,-]+", value) else "'" + value.replace("'", "'\\''") + "'"
 
 

@@ -145,41 +145,49 @@ def is_graded_list(row: Row, name: Any) -> bool:
     return inside or (beside is not None and isinstance(row[beside], list))
 
 
-def _grades(row: Row, name: Any, items: Sequence[Any]) -> list[float]:
-    """One grade for each response of a list: from its entries, or from a list beside it."""
+def _grades(row: Row, name: Any, items: Sequence[Any]) -> list[float | None]:
+    """One grade for each response of a list, from its entries or from a list beside it; None for ``N/A`` and such."""
     for keys, sign in ((_SCORES, 1.0), (columns.RANKS, -1.0)):
         inside = next((key for key in keys if all(isinstance(i, dict) and i.get(key) is not None for i in items)), None)
         beside = columns.find(row, keys)
         if inside is not None:
-            return [sign * _grade(item[inside], f"{name}[{i}].{inside}") for i, item in enumerate(items)]
-        if beside is not None:
-            return [sign * grade for grade in _parallel(row[beside], str(beside), len(items))]
+            found = [_grade(item[inside], f"{name}[{i}].{inside}") for i, item in enumerate(items)]
+        elif beside is not None:
+            found = _parallel(row[beside], str(beside), len(items))
+        else:
+            continue
+        return [None if grade is None else sign * grade for grade in found]
     raise DataError(f"nothing grades these responses; the row has: {listed(row)}", field(name))
 
 
-def _parallel(values: Any, name: str, count: int) -> list[float]:
+def _parallel(values: Any, name: str, count: int) -> list[float | None]:
     if not isinstance(values, list) or len(values) != count:
         found = f"{len(values)} of them" if isinstance(values, list) else describe(values)
         raise DataError(f"expected one number for each of {count} responses, found {found}", field(name))
     return [_grade(value, f"{name}[{i}]") for i, value in enumerate(values)]
 
 
-def _grade(value: Any, name: str) -> float:
-    grade = float(value) if isinstance(value, bool) else numeric(value, name)
-    if grade is None:
-        raise DataError("is no number", field(name))
-    return grade
+def _grade(value: Any, name: str) -> float | None:
+    return float(value) if isinstance(value, bool) else numeric(value, name)
 
 
 def _numbered_scores(row: Row, found: columns.Numbered) -> list[float] | None:
     for kinds, sign in ((("score", "rating", "reward", "grade"), 1.0), (("rank",), -1.0)):
         beside = found.beside(row, kinds)
         if beside is not None:
-            return [sign * _grade(row[name], str(name)) for name in beside]
+            grades = [_grade(row[name], str(name)) for name in beside]
+            if None in grades:
+                raise DataError("is no number", field(str(beside[grades.index(None)])))
+            return [sign * grade for grade in grades if grade is not None]
     return None
 
 
-def _graded(asked: Conversation, responses: Sequence[str], grades: Sequence[float]) -> Record:
+def _graded(asked: Conversation, responses: Sequence[str], given: Sequence[float | None]) -> Record:
+    """A record of the responses that have a grade."""
+    both = [(text, grade) for text, grade in zip(responses, given, strict=True) if grade is not None]
+    if not both:
+        raise DataError("none of the responses has a grade", field("grades"))
+    responses, grades = [text for text, _ in both], [grade for _, grade in both]
     if len(responses) < 2:
         return Record(asked, chosen=responses[0], responses=tuple(responses), grades=tuple(grades))
     best = max(range(len(grades)), key=grades.__getitem__)

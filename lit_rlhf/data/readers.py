@@ -175,10 +175,15 @@ def completed(record: Record, row: Row) -> Record:
     if pair is not None and record.chosen_scores is None and not record.grades:
         record = _with_scores(record, row, pair)
     margin = columns.margin_column(row)
-    if record.strength is None and margin is not None and (value := numeric(row[margin], margin)) is not None:
-        record = replace(record, strength=value)
+    if record.strength is None and margin is not None and not _is_worded(dict.get(row, margin)):
+        record = replace(record, strength=numeric(row[margin], margin))
     equal = record.chosen_scores is not None and record.chosen_scores == record.rejected_scores
     return replace(record, tie=record.tie or _is_tie(row) or (equal and pair is not None))
+
+
+def _is_worded(value: Any) -> bool:
+    """Whether a margin is told in words, such as ``large``, which are no number and no mistake either."""
+    return isinstance(value, str) and not any(letter.isdigit() for letter in value)
 
 
 def _is_tie(row: Row) -> bool:
@@ -237,8 +242,12 @@ def _with_listed_prompt(row: Row, record: Record) -> Record:
 
 
 def only(value: Any) -> Any:
-    """The text in a list of one; any other value as it is."""
-    return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) else value
+    """The text in a list of one, or in an object that is no message; any other value as it is."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        return value[0]
+    if isinstance(value, dict) and not columns.is_message(value) and (key := columns.text_key(value)) is not None:
+        return value[key]
+    return value
 
 
 def _from_conversations(row: Row, better: Any, worse: Any) -> Record:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from lit_rlhf.data import columns, prompt_readers
 from lit_rlhf.data.errors import excerpt
-from lit_rlhf.data.formats import FORMATS, is_labelled
+from lit_rlhf.data.formats import FORMATS, detect_format, is_labelled
 from lit_rlhf.data.readers import shared_words
 from lit_rlhf.data.values import Row, listed
 
@@ -91,6 +91,10 @@ def _guess(row: Row, options: Options) -> str:
     if not texts:
         return "It holds no text. Is this the right file?"
     standards = {1: ("prompt",), 2: ("prompt", "response")}.get(len(texts), ("prompt", "chosen", "rejected"))
-    fields = dict(zip((f"fields.{standard}" for standard in standards), texts, strict=False))
+    fields = {f"fields.{standard}": name for standard, name in zip(standards, texts, strict=False) if standard != name}
+    renamed = {name: value for name, value in row.items() if name not in fields.values()}
+    renamed |= {option.removeprefix("fields."): row[name] for option, name in fields.items() if name in row}
+    if not fields or detect_format(renamed) is None:
+        return "Name the columns as the documentation of the data formats has them (prompt, chosen, rejected, …)."
     meaning = ", ".join(f"{excerpt(name)!r} the {option.removeprefix('fields.')}" for option, name in fields.items())
     return f"Is {meaning}? Then say so: {options(fields)}"

@@ -128,7 +128,8 @@ def _is_number(said: str) -> bool:
 
 
 def _flag(value: Any, name: str) -> float:
-    return float(value) if isinstance(value, bool) else numeric(value, name) or 0.0
+    said = str(value).strip().lower()
+    return float(said == "true") if said in ("true", "false") else numeric(value, name) or 0.0
 
 
 def _plain(value: Any) -> str:

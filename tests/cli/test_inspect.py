@@ -69,6 +69,44 @@ def test_a_refused_file_ends_with_status_2_and_the_others_are_shown(write, tmp_p
     assert "format explicit" in said.out
 
 
+def test_a_hint_names_the_options_of_this_command_and_works(write, tmp_path, capsys):
+    path, out = write({"prompt": "Which?", "responses": ["Tin.", "Wood."]}), tmp_path / "report.json"
+    assert commands.dispatch(["inspect", path, "--out", str(out)]) == 2
+    (source,) = json.loads(out.read_text())["sources"]
+    assert source["format"] is source["records"] is None
+    hint = next(line for line in capsys.readouterr().err.splitlines() if "best to worst" in line)
+    words = hint.partition(": ")[2].split()
+    assert words == ["--format", "ranked"]
+    assert commands.dispatch(["inspect", path, *words]) == 0
+
+
+def test_what_a_template_cannot_write_is_told_with_the_file_and_the_records_stay(write, tmp_path, capsys):
+    byte_level().save_pretrained(tmp_path / "tokenizer")
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    path, out = write(PAIR | {"tools": tools}), tmp_path / "report.json"
+    command = ["inspect", path, "--tokenizer", str(tmp_path / "tokenizer"), "--template", "dialogue"]
+    assert commands.dispatch([*command, "--out", str(out)]) == 2
+    (source,) = json.loads(out.read_text())["sources"]
+    assert source["format"] == "explicit"
+    assert source["records"][0]["chosen"] == "Tin."
+    said = capsys.readouterr().err
+    assert path in source["error"]
+    assert "--template" in said
+
+
+def test_further_options_of_a_source(write, tmp_path):
+    out = tmp_path / "report.json"
+    both = {"prompt": "Which?", "response_0": "Tin.", "response_1": "Wood.", "safer_response_id": 1}
+    assert commands.dispatch(["inspect", write(both)]) == 2
+    assert commands.dispatch(["inspect", write(both), "--label", "safer", "--out", str(out)]) == 0
+    assert json.loads(out.read_text())["sources"][0]["records"][0]["chosen"] == "Wood."
+    graded = {"prompt": "Which?", "responses": ["a", "b", "c"], "scores": [1, 3, 2]}
+    assert commands.dispatch(["inspect", write(graded), "--pairs", "all", "--out", str(out)]) == 0
+    bad = write(PAIR, {"prompt": "Which?"}, PAIR | {"chosen": 3})
+    assert commands.dispatch(["inspect", bad]) == 2
+    assert commands.dispatch(["inspect", bad, "--on_bad_row", "skip"]) == 0
+
+
 def test_options_of_the_source_help_here_too(write, tmp_path):
     path, out = write({"a": "Which?", "b": "Tin.", "c": "Wood."}), tmp_path / "report.json"
     fields = ["--fields", '{"prompt": "a", "chosen": "b", "rejected": "c"}']

@@ -50,6 +50,8 @@ EXAMPLES = [
     ("graded", {"prompt": "q", "responses": [str(said("bad")), "good"], "scores": [1, 4]}, GRADED),
     ("graded", {"prompt": "q", "responses": [said("bad"), said("good")], "rating": [1, 4]}, GRADED),
     ("graded", {"prompt": "q", "answers": [{"text": "bad", "votes": 1}, {"text": "good", "votes": 4}]}, GRADED),
+    ("graded", {"prompt": "q", "responses": ["bad", "so so", "good"], "ratings": ["1", "N/A", 4]}, GRADED),
+    ("explicit", {"prompt": "q", "chosen": {"text": "good"}, "rejected": {"text": "bad"}, "margin": "large"}, SHORT),
     ("marked", {"prompt": "q", "response": "bad", "is_good": -1}, BAD),
     ("marked", {"prompt": "q", "response": "bad", "liked": False}, BAD),
     ("marked", {"prompt": "q", "response": "bad", "is_toxic": True}, BAD),

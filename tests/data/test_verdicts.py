@@ -70,6 +70,7 @@ def test_one_column_per_outcome_may_say_true_and_false():
     outcomes = {"winner_model_a": False, "winner_model_b": True}
     assert read(LETTERED | outcomes) == LACE
     assert read(LETTERED | dict.fromkeys(outcomes, False)) == "tie"
+    assert read(LETTERED | {name: str(value) for name, value in outcomes.items()}) == LACE
 
 
 @pytest.mark.parametrize("first", [1, 1.0, "1", "1.0", " 1"])
