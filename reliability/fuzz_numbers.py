@@ -1,21 +1,23 @@
 """The numbers of a record in plain words: scores, grades, strength, and whether it is a tie."""
 
-import re
 from typing import Any
 
 from lit_rlhf.data.records import Record
 from reliability.fuzz_plain import Columns, asked, demand, first, is_talk, response, sides
-from reliability.fuzz_verdicts import as_number, numbered, numbered_scores, steps
+from reliability.fuzz_verdicts import as_number, named_best, numbered, numbered_scores, steps
 from reliability.fuzz_words import (
     ANSWERS,
     FILLERS,
     GRADES,
+    INDICES,
     KINDS_OF_SCORES,
     LISTS,
     MARGINS,
     NOUNS_OF_SIDES,
     RANKS,
+    STRENGTHS,
     TEXT_KEYS,
+    VERDICTS,
     WORDS_OF_SIDES,
 )
 
@@ -62,7 +64,7 @@ def _strength(name: str, row: dict[str, Any], given: Columns, scores: Any) -> fl
         return abs(steps(given))
     able = [name for name in given if (words := set(name.split("_"))) & set(MARGINS) and words <= _OF_MARGINS]
     margin = first(given, [*able, "mean_preference_difference", "preference_strength"])
-    worded = isinstance(given.get(margin), str) and not re.search(r"\d", given[margin])
+    worded = isinstance(given.get(margin), str) and given[margin].strip().lower().removesuffix(" better") in STRENGTHS
     return None if margin is None or worded else as_number(given[margin])
 
 
@@ -108,7 +110,8 @@ def graded_list(name: str, given: Columns) -> tuple[list[str], list[float]]:
         texts = [response(text, before) for group in groups for text in group]
         return texts, [float(place == 0) for place, group in enumerate(groups) for _ in group]
     if names := numbered(given):
-        texts, grades = [response(given[each], before) for each in names], numbered_scores(given)
+        texts = [response(given[each], before) for each in names]
+        grades: list[Any] | None = numbered_scores(given) or named_best(given)
     else:
         column = next(each for each in [*LISTS, *ANSWERS] if each in given and _is_list(given[each]))
         items = given[column]
@@ -143,7 +146,17 @@ def _listed_grades(given: Columns, items: list[Any]) -> list[float | None] | Non
         if values is not None:
             found = [as_number(value) for value in values]
             return [None if grade is None else sign * grade for grade in found]
-    return None
+    best = _named_best(given, items)
+    return None if best is None else [float(place == best) for place in range(len(items))]
+
+
+def _named_best(given: Columns, items: list[Any]) -> int | None:
+    """Which of several a column names, by its number from 0 or by its text."""
+    index = first(given, INDICES)
+    if index is not None and type(given[index]) is int and given[index] in range(len(items)):
+        return given[index]
+    said = [given[name] for name in VERDICTS if isinstance(given.get(name), str) and items.count(given[name]) == 1]
+    return items.index(said[0]) if said else None
 
 
 def listed(value: Any) -> list[Any]:

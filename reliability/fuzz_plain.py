@@ -48,7 +48,9 @@ def columns(row: dict[str, Any]) -> Columns:
 
 
 def _small(name: str) -> str:
-    return re.sub(r"[\s.-]+", "_", name.strip().lower())
+    apart = "".join(f"_{b}" if a.islower() and a.isascii() and b.isupper() and b.isascii() else b
+                    for a, b in zip(f" {name.strip()}", name.strip(), strict=False))  # fmt: skip
+    return re.sub(r"[\s.-]+", "_", apart.lower())
 
 
 def first(given: Columns, names: list[str]) -> str | None:
@@ -110,10 +112,13 @@ def _spelled(value: str) -> Any:
             return None
 
 
+_WHO, _SAID = ("role", "from", "speaker", "author"), ("content", "value", "text", "parts", "message")
+
+
 def _is_message(value: Any) -> bool:
     keys = set(value) if isinstance(value, dict) else set()
-    said = keys & {"content", "value", "text", "tool_calls", "function_call"}
-    return bool(said and keys & {"role", "from", "speaker"})
+    said = keys & {*_SAID, "tool_calls", "function_call"}
+    return bool(said and keys & set(_WHO))
 
 
 def turns(value: Any) -> list[Turn]:
@@ -125,8 +130,8 @@ def turns(value: Any) -> list[Turn]:
 
 
 def _turn(item: dict[str, Any]) -> Turn:
-    who = next(item[key] for key in ("role", "from", "speaker") if key in item).strip().lower()
-    said = next((item[key] for key in ("content", "value", "text") if key in item), None)
+    who = next(item[key] for key in _WHO if key in item).strip().lower()
+    said = next((item[key] for key in _SAID if key in item), None)
     calls = item.get("tool_calls") or ([item["function_call"]] if item.get("function_call") else [])
     if who in ("function_call", "tool_call"):
         calls, said = said, None
@@ -137,14 +142,31 @@ def _turn(item: dict[str, Any]) -> Turn:
     if calls:
         demand(role == "assistant", "a call by somebody else", item)
         extra["tool_calls"] = [_call(call) for call in calls]
+    said, parts = _parted(said)
     thoughts = [item.get(key) for key in ("reasoning_content", "reasoning", "thinking")]
-    thoughts = [each for each in thoughts if isinstance(each, str) and each.strip()]
+    thoughts = [each for each in thoughts if isinstance(each, str) and each.strip()] + [
+        each for each in [parts] if each
+    ]
     if role == "assistant" and thoughts:
         extra["reasoning_content"] = thoughts[0]
     if role == "tool":
         extra |= {key: item[key] for key in ("name", "tool_call_id") if isinstance(item.get(key), str)}
     demand(said is not None or who in ("function_call", "tool_call") or bool(calls), "nothing is said", item)
     return role, "" if said is None else _words(said), extra
+
+
+def _parted(said: Any) -> tuple[Any, str]:
+    """What is said, and what parts of it are thoughts."""
+    kinds = ("thinking", "reasoning")
+    parts = [part for part in said if isinstance(part, dict) and part.get("type") in kinds] if _is_list(said) else []
+    texts = [part.get("thinking", part.get("reasoning", part.get("text"))) for part in parts]
+    if not parts or not all(isinstance(text, str) for text in texts):
+        return said, ""
+    return [part for part in said if part not in parts], "\n".join(texts)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
@@ -267,7 +289,7 @@ def _repeats(given: Columns, whole: str) -> bool:
         said = [text for role, text, _ in turns(given[whole]) if role == "user"]
     except Exception:
         return False
-    return bool(said) and said[-1].strip() == given["prompt"].strip()
+    return bool(said) and all(isinstance(text, str) for text in said) and said[-1].strip() == given["prompt"].strip()
 
 
 def in_turn(texts: list[Any]) -> list[Turn]:
@@ -286,6 +308,8 @@ def head(given: Columns, after: list[Turn]) -> list[Turn]:
     tools = given[name] if (name := first(given, TOOLS)) else []
     if isinstance(tools, str):
         tools = json.loads(tools) if tools.strip() else []
+    tools = [tools] if isinstance(tools, dict) and tools else tools
+    tools = [json.loads(tool) if isinstance(tool, str) else tool for tool in tools]
     found: list[Turn] = [("tools", without_nulls(tools), {})] if tools else []
     said = given[name] if (name := first(given, SYSTEMS)) else ""
     if all(role != "system" for role, *_ in after) and said.strip():

@@ -38,6 +38,8 @@ ROWS: dict[str, list[Row]] = {
         {"messages": [_SHORT, _CALLS]},
         {"conversation": [{"input": "q", "output": "a"}, {"input": "r", "output": "good"}]},
         {"conversations": ["q", "good"]},
+        {"contents": [{"role": "user", "parts": [{"text": "q"}]}, {"author": "CHATBOT", "message": "good"}]},
+        {"messages": [_SHORT, {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, "good"]}]},
         {"prompt": _TRANSCRIPT, "answer": "good"},
     ],
     "marked": [
@@ -84,6 +86,9 @@ ROWS: dict[str, list[Row]] = {
     "graded": [
         {"prompt": "q", "responses": ["bad", "good", "so so"], "scores": [1, 5.5, "2"]},
         {"prompt": "q", "responses": [str([_BAD]), [_GOOD]], "votes": [1, 5]},
+        {"prompt": "q", "responses": ["bad", "good"], "best_index": 1},
+        {"userPrompt": "q", "responses": ["bad", "good"], "preferred_response": "good"},
+        {"prompt": "q", "response_1": "good", "response_2": "x", "response_3": "bad", "best": "response_1"},
         {"task": "q", "completions": [{"text": "good", "overall_score": 8}, {"text": "bad", "overall_score": "3"}]},
         {"prompt": _TRANSCRIPT, "answers": [{"answer": "bad", "rank": 2.0}, {"answer": "good", "rank": 1}]},
         {"prompt": "q", "chosen": ["good", "fine"], "rejected": ["bad", _BAD]},

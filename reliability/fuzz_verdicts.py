@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 from reliability.fuzz_plain import Columns, first, is_whole, only, prompt_name, response, talk, turns
@@ -77,6 +78,21 @@ def numbered_scores(given: Columns) -> list[float] | None:
         if names := _beside(given, forms):
             return [sign * float(as_number(given[name])) for name in names]  # type: ignore[arg-type]
     return None
+
+
+def named_best(given: Columns) -> list[float] | None:
+    """1 for the one of several that a verdict names by its tag, 0 for the others."""
+    _, tags = _stem_and_tags(given)
+    column = first(given, [name for name in VERDICTS if name not in numbered(given)])
+    if column is None:
+        return None
+    value = given[column]
+    said = str(value).strip().lower()
+    with suppress(ValueError):
+        said = repr(float(said))
+    *nouns, last = re.split(r"[\s_-]+", said.strip("[]() ").removesuffix(".0"))
+    last = last[-1] if re.fullmatch(r"[a-z]+[0-9]", last) else last
+    return [float(tag == last) for tag in tags] if last and last in tags and set(nouns) <= set(NOUNS) else None
 
 
 def steps(given: Columns) -> float:

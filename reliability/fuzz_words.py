@@ -5,13 +5,14 @@ prompt question query instruction instructions user_prompt user_query user_input
 question_text input_text prompts prompt_messages context_messages
 history context post task input user
 text document passage article claim source sentence trajectory
-messages conversations conversation dialogue dialog chat trajectory
+messages conversations conversation dialogue dialog chat trajectory contents
 system system_prompt system_message sys_prompt system_instruction developer
 tools functions available_tools tool_definitions
 response completion answer output target reply assistant solution
 responses completions answers candidates outputs generations replies model_responses
 scores score ratings rewards grades overall_scores gold_scores rating reward grade upvotes votes
 ranks rank rankings ranking
+chosen_index best_index preferred_index winner_index choice best_idx chosen_idx
 is_good desirable is_desirable thumbs_up is_preferred kto_tag is_safe is_response_safe accepted is_accepted \
 is_correct correct is_chosen liked is_liked upvoted quality preferred is_acceptable acceptable is_helpful approved
 is_bad is_unsafe unsafe is_toxic toxic is_harmful harmful is_rejected disliked is_undesirable undesirable thumbs_down \
@@ -20,6 +21,8 @@ label labels feedback
 true good desirable chosen accepted positive thumbs_up yes safe
 false bad undesirable rejected negative thumbs_down no unsafe
 margin margins difference diff delta deltas strength gap
+negligible negligibly slight slightly small weak weakly moderate moderately medium large strong strongly much \
+significant significantly clear clearly big unsure
 rejected_response rejected rejected_answer rejected_messages rejected_completion rejected_output bad_response \
 worse_response dispreferred_response negative_response
 response answer completion output text content generation reply value
@@ -41,12 +44,14 @@ not no non never worse worst loser against
     LISTS,
     GRADES,
     RANKS,
+    INDICES,
     MARKS,
     MARKS_OF_BAD,
     LABELS,
     GOOD_WORDS,
     BAD_WORDS,
     MARGINS,
+    STRENGTHS,
     REJECTED,
     TEXT_KEYS,
     QUESTION_KEYS,

@@ -1,10 +1,13 @@
 """A whole experiment: stages one after another in one process, skipping what is done and unchanged."""
 
+import ctypes
+import gc
 import json
 import os
 import re
 import sys
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -97,6 +100,7 @@ def _is_done(stage: Stage) -> bool:
 
 def _run_now(stage: Stage, experiment: str, seed: int, extra: list[str]) -> None:
     start = time.perf_counter()
+    _forget_peak()
     alone = stage.command in _ALONE
     if alone and rank():
         return _wait_for(stage)
@@ -122,11 +126,19 @@ def _wait_for(stage: Stage) -> None:
 
 
 def _peak_memory() -> float:
-    """Most memory that this process has held so far, in GiB: a stage's figure counts those before it."""
+    """Most memory that this process has held in the stage, in GiB; where it cannot be forgotten, since its start."""
     import resource
 
     unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _forget_peak() -> None:
+    """Give back the memory of the stage before, and measure anew."""
+    gc.collect()  # modules and trainers know each other: they go when somebody looks
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _tracks(extra: list[str]) -> bool:
@@ -161,11 +173,13 @@ def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -
     if stage.command == "fit" and checkpoint.exists():
         rank_zero_info(f"going on from {checkpoint}")
         args += ["--ckpt_path", str(checkpoint)]
-    trainer = run_stage(args).trainer
+    cli = run_stage(args)
+    trainer = cli.trainer
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if _is_result(name)}
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     saved = [] if metrics else [each for each in callbacks if isinstance(each, SaveConfig)]
     resumed = {name: value for each in saved for name, value in each.facts(trainer)["metrics"].items()}
+    cli.let_go()
     return _last_logged(stage.directory / "metrics.jsonl") | resumed | metrics
 
 

@@ -67,6 +67,11 @@ class StageCLI(LightningCLI):
             callbacks = [*callbacks, progress_bar()]
         return super()._instantiate_trainer(config, without_checkpoints(config, callbacks))
 
+    def let_go(self) -> None:
+        """Drop what a stage that is over has built: parts of the parser keep this object, and with it all weights."""
+        for name in ("model", "datamodule", "trainer", "config_init"):
+            self.__dict__.pop(name, None)
+
     def before_instantiate_classes(self) -> None:
         """Settle which fast ways are taken, for this process and those that it starts."""
         command = self.config.get("subcommand")

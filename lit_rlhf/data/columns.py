@@ -1,7 +1,7 @@
 """Which column of a row is what, by the names that public data sets give them.
 
-Names are compared in small letters, with ``_`` for blanks, dots and hyphens. A column that no function here finds is
-left aside, and the report of what was read names it.
+Names are compared in small letters, with ``_`` between the words (``Chosen Response``, ``chosenResponse``). A column
+that no function here finds is left aside, and the report of what was read names it.
 """
 
 import re
@@ -24,7 +24,7 @@ LESSER_PROMPTS = ("history", "context", "post", "task", "input", "user")
 """Names of a prompt where nothing else is one: beside another, they may be anything."""
 _CONTENTS = ("text", "document", "passage", "article", "claim", "source", "sentence", "trajectory")
 """What a task may be about; where one stands beside a lesser prompt, nobody knows which is the prompt."""
-CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "trajectory")
+CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "trajectory", "contents")
 SYSTEMS = ("system", "system_prompt", "system_message", "sys_prompt", "system_instruction", "developer")
 TOOLS = ("tools", "functions", "available_tools", "tool_definitions")
 ANSWERS = ("response", "completion", "answer", "output", "target", "reply", "assistant", "solution")
@@ -61,6 +61,8 @@ VERDICTS = (
     ),
     *("overall_preference", "preference_strength", "human_preference", "selected", "result", "decision", "judgment"),
 )
+INDICES = ("chosen_index", "best_index", "preferred_index", "winner_index", "choice", "best_idx", "chosen_idx")
+"""Which response of a list is the best, counted from 0."""
 SIGNED_VERDICTS = ("overall_preference", "preference_strength")
 """Below zero the first response is better, above it the second, by so many steps (HelpSteer 2 and 3)."""
 
@@ -110,10 +112,16 @@ def _by_name(columns: tuple[Any, ...]) -> Mapping[str, Any]:
     """The columns by the names that are compared; of two alike, the one spelt so, or else the first."""
     found: dict[str, Any] = {}
     for column in columns:
-        name = re.sub(r"[\s.\-]+", "_", str(column).strip().lower())
+        name = written(column)
         if name == column or name not in found:
             found[name] = column
     return found
+
+
+def written(column: Any) -> str:
+    """A column's name as it is compared."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(column).strip())
+    return re.sub(r"[\s.\-]+", "_", words.lower())
 
 
 def names(row: Row) -> Mapping[str, Any]:

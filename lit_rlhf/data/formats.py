@@ -26,7 +26,7 @@ from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.fields import Row, has, said
 from lit_rlhf.data.records import Record
 from lit_rlhf.data.transcripts import is_open_transcript, is_transcript
-from lit_rlhf.data.verdicts import FirstWins, one_hot, verdict_column
+from lit_rlhf.data.verdicts import FirstWins, best_of, one_hot, verdict_column
 
 Reader = Callable[[Row], Record]
 Detector = Callable[[Row], bool]
@@ -170,7 +170,8 @@ def _is_graded(row: Row) -> bool:
         return any(columns.is_response_list(readers.only(row[name])) for name in pair)
     found = columns.numbered(row)
     if found is not None:
-        return len(found.columns) > 2 and found.beside(row, ("score", "rating", "reward", "grade", "rank")) is not None
+        graded = found.beside(row, ("score", "rating", "reward", "grade", "rank")) is not None
+        return len(found.columns) > 2 and (graded or best_of(row, found) is not None)
     name = columns.response_list(row)
     return name is not None and graded_readers.is_graded_list(row, name)
 

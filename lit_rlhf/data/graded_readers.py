@@ -23,7 +23,7 @@ from lit_rlhf.data.messages import spelled_texts
 from lit_rlhf.data.prompt_readers import required_prompt
 from lit_rlhf.data.readers import only
 from lit_rlhf.data.records import Record
-from lit_rlhf.data.verdicts import FirstWins, verdict_of
+from lit_rlhf.data.verdicts import FirstWins, best_of, verdict_of
 
 _SCORES = ("overall_score", *columns.GRADES, "fine-grained_score", "pm_score")
 _GRADES = (*_SCORES, *columns.RANKS)
@@ -86,7 +86,7 @@ def read_graded(row: Row) -> Record:
     found = columns.numbered(row)
     if found is not None:
         responses = [reply(row[column], column, asked) for column in found.columns]
-        grades = _numbered_scores(row, found)
+        grades = _numbered_scores(row, found) or best_of(row, found)
         if grades is None:
             raise DataError(f"nothing grades these responses; the row has: {listed(row)}", field(found.columns[0]))
         return _graded(asked, responses, grades)
@@ -142,7 +142,24 @@ def is_graded_list(row: Row, name: Any) -> bool:
     items = row[name]
     inside = any(all(isinstance(item, dict) and item.get(key) is not None for item in items) for key in _GRADES)
     beside = columns.find(row, (*columns.GRADES, *columns.RANKS))
-    return inside or (beside is not None and isinstance(row[beside], list))
+    return inside or (beside is not None and isinstance(row[beside], list)) or _best(row, items) is not None
+
+
+def _best(row: Row, items: Sequence[Any]) -> int | None:
+    """Which response of a list a column names as the best, by its number from 0 or by its text."""
+    index = columns.find(row, columns.INDICES)
+    number = None if index is None else dict.get(row, index)
+    if index is not None and type(number) is int and 0 <= number < len(items):
+        row.get(index)  # it was used
+        return number
+    texts = [item if isinstance(item, str) else None for item in items]
+    for verdict in columns.VERDICTS:
+        name = columns.find(row, [verdict])
+        said = None if name is None else dict.get(row, name)
+        if name is not None and isinstance(said, str) and texts.count(said) == 1:
+            row.get(name)
+            return texts.index(said)
+    return None
 
 
 def _grades(row: Row, name: Any, items: Sequence[Any]) -> list[float | None]:
@@ -157,6 +174,8 @@ def _grades(row: Row, name: Any, items: Sequence[Any]) -> list[float | None]:
         else:
             continue
         return [None if grade is None else sign * grade for grade in found]
+    if (best := _best(row, items)) is not None:
+        return [float(place == best) for place in range(len(items))]
     raise DataError(f"nothing grades these responses; the row has: {listed(row)}", field(name))
 
 

@@ -26,8 +26,9 @@ _ROLES: dict[str, tuple[str, ...]] = {
 }
 _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
 _CALLS = ("function_call", "tool_call")  # roles of turns that are nothing but a call
-_ROLE_KEYS, _CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "text")
+_ROLE_KEYS, _CONTENT_KEYS = ("role", "from", "speaker", "author"), ("content", "value", "text", "parts", "message")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+_THOUGHTS = ("thinking", "reasoning")  # kinds of parts
 _NO_TEXT = ("image", "image_url", "input_image", "audio", "input_audio", "video", "video_url", "file")
 _BEGINS_A_LIST = re.compile(r"""\s*\[\s*\{\s*(['"])(role|from|content|value)\1\s*:""")
 _LONGEST_LITERAL = 2**20
@@ -150,15 +151,21 @@ def tools(value: Any, name: str) -> Conversation:
     Raises:
         DataError: If it is no list of objects, nor the JSON of one.
     """
-    if isinstance(value, str):
-        try:
-            value = json.loads(value) if value.strip() else []
-        except (ValueError, RecursionError):
-            raise DataError("expected a list of tools, found a text that is no JSON", field(name)) from None
+    value = _tool(value, name) if isinstance(value, str) and value.strip() else value or []
+    value = [value] if isinstance(value, dict) else value
+    value = [_tool(item, name) for item in value] if isinstance(value, list) else value
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise DataError(f"expected a list of tools, found {describe(value)}", field(name))
     _check_depth(value, name)
     return (Message("tools", _json([_without_nulls(tool) for tool in value])),) if value else ()
+
+
+def _tool(value: Any, name: str) -> Any:
+    """One tool, or a list of them, from its JSON; what is no text as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise DataError("expected a list of tools, found a text that is no JSON", field(name)) from None
 
 
 def _message(item: Any, name: str) -> Message:
@@ -179,8 +186,20 @@ def _message(item: Any, name: str) -> Message:
     where = f"{name}.{content_key or 'content'}"
     if said in _CALLS:
         calls, content = _called(content, where), ""
+    content, thought = _without_thoughts(content)
     content = "" if calls and content is None else _content(content, where)
-    return Message(role, content, _extra(role, item, calls, name))
+    return Message(role, content, _extra(role, {"reasoning": thought, **item} if thought else item, calls, name))
+
+
+def _without_thoughts(content: Any) -> tuple[Any, str]:
+    """What a message says in parts, and what is thought in others of them."""
+    if not isinstance(content, list):
+        return content, ""
+    thoughts = [part for part in content if isinstance(part, dict) and part.get("type") in _THOUGHTS]
+    texts: list[Any] = [part.get("thinking", part.get("reasoning", part.get("text"))) for part in thoughts]
+    if not thoughts or not all(isinstance(each, str) for each in texts):
+        return content, ""
+    return [part for part in content if part not in thoughts], "\n".join(texts)
 
 
 def _content(value: Any, name: str) -> str:

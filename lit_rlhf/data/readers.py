@@ -165,6 +165,7 @@ def read_ultrafeedback(row: Row) -> Record:
 
 def completed(record: Record, row: Row) -> Record:
     """A record with what any row may bring beside prompt and responses: system turn, tools, scores, margin, tie."""
+    _check_pictures(row, record)
     head = [*tools_turn(row), *system_turn(row, record.prompt)]
     if head:
         listed_tools = [turn for turn in head if turn.role == "tools"]
@@ -181,9 +182,23 @@ def completed(record: Record, row: Row) -> Record:
     return replace(record, tie=record.tie or _is_tie(row) or (equal and pair is not None))
 
 
+def _check_pictures(row: Row, record: Record) -> None:
+    """Refuse a prompt with a place for a picture, a sound or a film that stands in another column."""
+    for kind in ("image", "audio", "video"):
+        name = columns.find(row, (kind, f"{kind}s"))
+        if name is not None and dict.get(row, name) and any(f"<{kind}>" in turn.content for turn in record.prompt):
+            raise DataError("pictures, sounds and films are not read, and the prompt shows one", field(name))
+
+
+_MARGIN_WORD = re.compile(
+    r"(negligibl[ey]|slight(ly)?|small|weak(ly)?|moderate(ly)?|medium|large|strong(ly)?|much|significant(ly)?|"
+    r"clear(ly)?|big|unsure)( better)?"
+)
+
+
 def _is_worded(value: Any) -> bool:
-    """Whether a margin is told in words, such as ``large``, which are no number and no mistake either."""
-    return isinstance(value, str) and not any(letter.isdigit() for letter in value)
+    """Whether a margin is told in words, such as ``large`` or ``slightly better``: no number, and no mistake either."""
+    return isinstance(value, str) and _MARGIN_WORD.fullmatch(value.strip().lower()) is not None
 
 
 def _is_tie(row: Row) -> bool:

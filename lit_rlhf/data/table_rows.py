@@ -1,16 +1,21 @@
 """Rows of text tables, CSV and TSV: a header, then a row per record, in which a quoted cell may hold line breaks.
 
 Cells are text and stay text, so that the answer "42" is no number; an empty one is None. Only in columns whose name
-says that they hold scores, labels, ranks and the like, numbers, true and false are read as such.
+says that they hold scores, labels, ranks and the like, numbers, true and false are read as such. In columns of several
+responses, or of their scores, lists that a cell spells out are read as lists.
 """
 
+import ast
 import csv
+import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from lit_rlhf.data.columns import GRADES, LISTS, RANKS, written
 from lit_rlhf.data.errors import DataError, excerpt
 from lit_rlhf.data.json_rows import RawRow
 from lit_rlhf.data.opening import Opened
@@ -25,6 +30,8 @@ _OF_NUMBERS = {
     "tag", "thumbs", "toxic", "unsafe", "upvotes", "votes",
 }  # fmt: skip
 _OF_TEXT = {"answer", "completion", "content", "message", "name", "output", "prompt", "response", "text"}
+_LONGEST_LIST = 2**20  # characters
+_WITHOUT_COMMAS = re.compile(r"""['"]\s+['"]""")  # as numpy prints lists: Python would join such texts
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,99})(\.\d+)?([eE][+-]?\d+)?")
 
 
@@ -51,7 +58,7 @@ def table_rows(file: Opened) -> Iterator[RawRow]:
             yield location, cells
         elif not names:
             names = _names(cells, location)
-            read = [_number_or_text if _holds_numbers(name) else _text for name in names]
+            read = [_reader(name) for name in names]
         elif len(cells) != len(names):
             hint = "A cell with a delimiter or a line break in it needs quotes around it."
             span = lines.span()
@@ -146,6 +153,22 @@ def _holds_numbers(name: str) -> bool:
     words = re.findall(r"[A-Z]*[a-z]+|[A-Z]+", name)
     known = [word.lower() for word in words]
     return bool(known) and known[-1] not in _OF_TEXT and (known[-1] == "id" != known[0] or bool(_OF_NUMBERS & {*known}))
+
+
+def _reader(name: str) -> Callable[[str], Any]:
+    """How the cells of a column are read."""
+    plain = _number_or_text if _holds_numbers(name) else _text
+    return partial(_list_or, plain) if written(name) in (*LISTS, *GRADES, *RANKS) else plain
+
+
+def _list_or(plain: Callable[[str], Any], cell: str) -> Any:
+    """A list that a cell spells out, as JSON or as Python prints it; of another cell what it says."""
+    if cell.strip().startswith("[") and len(cell) < _LONGEST_LIST and not _WITHOUT_COMMAS.search(cell):
+        for read in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+                if isinstance(found := read(cell.strip()), list):
+                    return found
+    return plain(cell)
 
 
 def _text(cell: str) -> Any:

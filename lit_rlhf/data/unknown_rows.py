@@ -37,6 +37,10 @@ def unknown_row(rows: Sequence[Row], options: Options) -> tuple[str, str]:
     found = columns.numbered(row)
     if found is not None and prompt_readers.prompt_of(row) is not None:
         first, second = found.columns[:2]
+        empty = [str(name) for name in row if columns.written(name) in columns.VERDICTS and row[name] is None]
+        if empty:
+            message = f"'{empty[0]}' is empty, so nothing tells whether '{first}' or '{second}' is better"
+            return message, f"To leave such rows out: {options({'format': 'compared', 'on_bad_row': 'skip'})}"
         message = (
             f"'{first}' and '{second}' are responses, but nothing tells which is better; the row has: {listed(row)}"
         )

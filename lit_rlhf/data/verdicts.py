@@ -42,6 +42,20 @@ def one_hot(row: Row, found: Numbered) -> tuple[Any, ...] | None:
     return None
 
 
+def best_of(row: Row, found: Numbered) -> list[float] | None:
+    """1 for the one of several numbered responses that a column names as the best, and 0 for the others."""
+    column = verdict_column(row, found)
+    if column is None:
+        return None
+    said = _plain(dict.get(row, column)).strip("[]() ")
+    *before, word = re.split(r"[\s_\-]+", said.removesuffix(".0"))
+    word = re.sub(r"^[a-z]+(?=[0-9]$)", "", word)
+    if word not in found.tags or not _NOUNS.issuperset(before):
+        return None
+    row.get(column)  # it was used
+    return [float(tag == word) for tag in found.tags]
+
+
 def verdict_of(
     row: Row,
     found: Numbered,

@@ -81,7 +81,7 @@ def compare(
             there is more than one sample.
 
     Returns:
-        For each policy its figures; ``splits`` for further sources; ``differences`` between the trained policies.
+        For each policy its figures; ``splits`` for further sources; ``differences`` between any two policies.
         ``win_rate_vs_FIRST``, ``wins_vs_FIRST``, ``ties_…`` and ``losses_…`` (numbers of responses) are by the referee,
         the judge or the proxy, whichever is the first that was given. A referee adds ``answers_…``, ``unparseable_…``
         (answers, which make ties), ``inconsistent_…`` (share of pairs whose verdict changed with the order) and
@@ -152,6 +152,7 @@ def _sampled(
         tables[name], written[name] = _measure(
             policy, reference, data, reward, judge, samples, sampling, seed, progress
         )
+        del policy  # or it would still be there when the next one is loaded
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         lines = [{"policy": name, **row} for name, rows in written.items() for row in rows]

@@ -179,12 +179,12 @@ def _best_of_n(measured: Measured, table: Table, prompts: NDArray[np.bool_]) -> 
 
 
 def differences(measured: Measured, prompts: NDArray[np.bool_]) -> dict[str, Figures]:
-    """Paired differences of the deciding reward between the trained policies, prompt by prompt."""
+    """Paired differences of the deciding reward between any two policies, prompt by prompt."""
     column = measured.decider
     if column is None:
         return {}
     found = {}
-    for earlier, later in combinations(list(measured.tables)[1:], 2):
+    for earlier, later in combinations(measured.tables, 2):
         paired = measured.tables[later][column] - measured.tables[earlier][column]
         values = measured.by_prompt(paired, prompts).mean(1)
         low, high = bootstrap_interval(values)

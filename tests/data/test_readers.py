@@ -50,6 +50,47 @@ EXAMPLES = [
     ("graded", {"prompt": "q", "responses": [str(said("bad")), "good"], "scores": [1, 4]}, GRADED),
     ("graded", {"prompt": "q", "responses": [said("bad"), said("good")], "rating": [1, 4]}, GRADED),
     ("graded", {"prompt": "q", "answers": [{"text": "bad", "votes": 1}, {"text": "good", "votes": 4}]}, GRADED),
+    (
+        "graded",
+        {"prompt": "q", "responses": ["bad", "good"], "best_index": 1},
+        Record(PROMPT[:1], "good", "bad", responses=("bad", "good"), grades=(0.0, 1.0)),
+    ),
+    (
+        "graded",
+        {"prompt": "q", "responses": ["bad", "good"], "preferred_response": "good"},
+        Record(PROMPT[:1], "good", "bad", responses=("bad", "good"), grades=(0.0, 1.0)),
+    ),
+    (
+        "graded",
+        {"prompt": "q", "response_1": "good", "response_2": "x", "response_3": "bad", "best": "response_1"},
+        Record(PROMPT[:1], "good", "bad", responses=("good", "x", "bad"), grades=(1.0, 0.0, 0.0)),
+    ),
+    ("compared", {"prompt": "q", "responseA": "bad", "responseB": "good", "betterResponse": "B"}, SHORT),
+    ("explicit", {"userPrompt": "q", "chosenResponse": "good", "rejectedResponse": "bad"}, SHORT),
+    ("prompt", {"contents": [{"role": "user", "parts": [{"text": "q"}]}]}, Record(PROMPT[:1])),
+    (
+        "demonstration",
+        {"chat": [{"role": "USER", "message": "q"}, {"role": "CHATBOT", "message": "good"}]},
+        Record(PROMPT[:1], "good"),
+    ),
+    (
+        "demonstration",
+        {
+            "messages": [
+                *ASKED,
+                {
+                    "role": "assistant",
+                    "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "good"}],
+                },
+            ]
+        },
+        Record(PROMPT, "<think>\nhm\n</think>\n\ngood"),
+    ),
+    (
+        "prompt",
+        {"prompt": "q", "tools": {"name": "look"}},
+        Record((Message("tools", '[{"name": "look"}]'), *PROMPT[:1])),
+    ),
     ("graded", {"prompt": "q", "responses": ["bad", "so so", "good"], "ratings": ["1", "N/A", 4]}, GRADED),
     ("explicit", {"prompt": "q", "chosen": {"text": "good"}, "rejected": {"text": "bad"}, "margin": "large"}, SHORT),
     ("marked", {"prompt": "q", "response": "bad", "is_good": -1}, BAD),
@@ -359,3 +400,11 @@ def test_any_row_gives_a_valid_record_or_a_data_error(row):
 @given(st.sampled_from([row for _, row, _ in EXAMPLES]), changes)
 def test_a_good_row_with_one_field_changed_does_too(row, change):
     check_all(row | change)
+
+
+def test_a_prompt_that_shows_a_picture_is_refused_and_a_picture_that_no_prompt_shows_is_left_aside():
+    row = {"prompt": "<image> What is it?", "images": ["a.png"], "chosen": "A cat.", "rejected": "A dog."}
+    with pytest.raises(DataError, match="'images': pictures"):
+        FORMATS["explicit"](row)
+    assert FORMATS["explicit"](row | {"prompt": "What is it?"}).chosen == "A cat."
+    assert FORMATS["explicit"](row | {"images": []}).chosen == "A cat."
