@@ -9,6 +9,11 @@ from lit_rlhf.data.readers import shared_words
 from lit_rlhf.data.values import Row, listed
 
 _LONGEST_NAME = 40
+_WORSE = {"rejected", "bad", "worse", "worst", "losing", "loser", "incorrect", "dispreferred", "negative", "flawed"}
+_NOT_SAID = {
+    "id", "ids", "uuid", "winner", "verdict", "label", "labels", "score", "scores", "rank", "source", "role", "type",
+    "language", "lang", "category", "model", "date", "url", "license", "split",
+}  # fmt: skip
 
 Options = Callable[[dict[str, str]], str]
 
@@ -83,17 +88,30 @@ def _looks_like_a_prompt(name: str, rows: Sequence[Row]) -> tuple[bool, float]:
     return named, sum(map(len, texts)) / max(1, len(rows))
 
 
+def _may_be_said(name: object, value: object) -> bool:
+    """Whether a column may hold a prompt or a response, by its name and its value."""
+    if _words(name) & _NOT_SAID or name in columns.SYSTEMS:
+        return False
+    if isinstance(value, str):
+        return bool(value.strip())
+    return columns.is_answer(value) or (bool(_words(name) & _WORSE) and columns.is_response_list(value))
+
+
+def _words(name: object) -> set[str]:
+    return set(columns.written(name).split("_"))
+
+
 def _guess(row: Row, options: Options) -> str:
     """How to name the columns, by the order that prompt, better and worse response mostly stand in."""
-    named = [
-        (str(name), value)
-        for name, value in row.items()
-        if len(str(name)) <= _LONGEST_NAME and name not in ("id", *columns.SYSTEMS)
-    ]
-    texts = [name for name, value in named if isinstance(value, str) and value.strip()]
-    texts += [name for name, value in named if isinstance(value, list) and columns.is_answer(value)]
-    if not texts:
+    able = [str(name) for name, value in row.items() if len(str(name)) <= _LONGEST_NAME and _may_be_said(name, value)]
+    able.sort(key=lambda name: isinstance(row.get(name), list))
+    worse = [name for name in able if _words(name) & _WORSE]
+    texts = [name for name in able if name not in worse]
+    if not able:
         return "It holds no text. Is this the right file?"
+    if worse and len(texts) < 2:
+        return f"'{worse[0]}' needs a better response beside it, in a column 'chosen'."
+    texts = [*texts[:2], *worse, *texts[2:]] if worse else texts
     standards = {1: ("prompt",), 2: ("prompt", "response")}.get(len(texts), ("prompt", "chosen", "rejected"))
     fields = {f"fields.{standard}": name for standard, name in zip(standards, texts, strict=False) if standard != name}
     renamed = {name: value for name, value in row.items() if name not in fields.values()}

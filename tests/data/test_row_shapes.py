@@ -289,11 +289,18 @@ REFUSED = [
     ({"riddle": Q, "solution to it": GOOD}, "no known format has the fields"),
     ({"system": "Be brief.", "riddle": Q, "solution to it": GOOD}, "'riddle' the prompt"),
     ({"promt": Q, "chosen": GOOD, "rejected": BAD}, "Is 'promt' the prompt?"),
+    ({"prompt": Q, "ideal": GOOD, "flawed": BAD}, "Is 'ideal' the chosen, 'flawed' the rejected?"),
+    ({"flawed": BAD, "id": "7", "prompt": Q, "ideal": GOOD}, "Is 'ideal' the chosen, 'flawed' the rejected?"),
+    ({"question": Q, "best_answer": GOOD, "incorrect_answers": [BAD, "Tin."]}, "'incorrect_answers' the rejected?"),
+    ({"task": "Answer.", "text": Q, "chosen": GOOD, "rejected": BAD}, "which of these is the prompt: task or text?"),
+    ({"prompt": Q, "response_0": GOOD, "response_1": BAD, "safer_response_id": 1}, "which response is safer"),
 ]
 REFUSED_FOR_GOOD = [
     ({"prompt": Q, "completions": ["One.", "Two."], "labels": [True, False]}, "steps of one answer"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, said("x")]}, "image_url"),
     ({"id": 3}, "no known format has the fields"),
+    ({"prompt": Q, "rejected": BAD}, "'rejected' needs a better response beside it"),
+    ({"prompt": Q, "responses": {"model_a": GOOD, "model_b": BAD}, "winner": "model_a"}, "Name the columns as"),
 ]
 
 
