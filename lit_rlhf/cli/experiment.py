@@ -17,11 +17,11 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_rlhf import __version__
 from lit_rlhf.cli.commands import LIGHTNING, call
-from lit_rlhf.cli.folders import done, own_folder
+from lit_rlhf.cli.folders import done, number_of_process, own_folder
 from lit_rlhf.cli.plan import Stage, fill_variables, plan_stages, read_experiment, stage_key
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.data.store import write_json
-from lit_rlhf.networks.together import listed_from_all, rank
+from lit_rlhf.networks.together import listed_from_all, processes, rank
 
 
 def run_experiment(
@@ -101,8 +101,8 @@ def _is_done(stage: Stage) -> bool:
 def _run_now(stage: Stage, experiment: str, seed: int, extra: list[str]) -> None:
     start = time.perf_counter()
     _forget_peak()
-    alone = stage.command in _ALONE
-    if alone and rank():
+    alone = stage.command in _ALONE or (stage.command == "compare" and processes() == 1)  # they have not met yet
+    if alone and number_of_process():
         return _wait_for(stage)
     if stage.command in LIGHTNING:
         result = _run_lightning(stage, experiment, seed, extra)
@@ -150,7 +150,7 @@ def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -
     """Run the stage just as ``lit-rlhf COMMAND -c … -c stage.yaml`` would; returns its last metrics."""
     from lit_rlhf.cli.callbacks import SaveConfig
     from lit_rlhf.cli.checkpoints import put_back
-    from lit_rlhf.cli.stage import run_stage
+    from lit_rlhf.cli.stage import let_go, run_stage
 
     folder = str(stage.directory)
     logger = {"name": f"{experiment} {stage.name}", "group": experiment, "id": stage.key}
@@ -179,7 +179,7 @@ def _run_lightning(stage: Stage, experiment: str, seed: int, extra: list[str]) -
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     saved = [] if metrics else [each for each in callbacks if isinstance(each, SaveConfig)]
     resumed = {name: value for each in saved for name, value in each.facts(trainer)["metrics"].items()}
-    cli.let_go()
+    let_go(cli)
     return _last_logged(stage.directory / "metrics.jsonl") | resumed | metrics
 
 

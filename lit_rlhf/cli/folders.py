@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,11 @@ from lit_rlhf.cli.plan import Stage
 
 _NOTHING = {"key", "stage.yaml", "wandb"}
 """What a stage's folder holds before the stage itself has written anything."""
+
+
+def number_of_process() -> int:
+    """This process's number among those of a run, also before they have met."""
+    return rank_zero_only.rank  # type: ignore[attr-defined]
 
 
 def done(stage: Stage) -> dict[str, Any] | None:
@@ -33,6 +39,8 @@ def own_folder(stage: Stage) -> Generator[None]:
     fails before it has written anything, the folder that it took the place of comes back too.
     """
     replaced = _make_way(stage)
+    while number_of_process() and _key(stage.directory) != stage.key:  # the first process makes way for all
+        time.sleep(0.1)
     try:
         yield
     except BaseException:

@@ -67,11 +67,6 @@ class StageCLI(LightningCLI):
             callbacks = [*callbacks, progress_bar()]
         return super()._instantiate_trainer(config, without_checkpoints(config, callbacks))
 
-    def let_go(self) -> None:
-        """Drop what a stage that is over has built: parts of the parser keep this object, and with it all weights."""
-        for name in ("model", "datamodule", "trainer", "config_init"):
-            self.__dict__.pop(name, None)
-
     def before_instantiate_classes(self) -> None:
         """Settle which fast ways are taken, for this process and those that it starts."""
         command = self.config.get("subcommand")
@@ -170,6 +165,12 @@ def run_stage(args: ArgsType) -> StageCLI:
         if main_thread and handler is not None:
             signal.signal(signal.SIGINT, handler)  # Lightning leaves it turned off
         finish()  # the next stage in this process gets a W&B run of its own
+
+
+def let_go(cli: StageCLI) -> None:
+    """Drop what a stage that is over has built: the parser keeps the object that holds it, and so all weights."""
+    for name in ("model", "datamodule", "trainer", "config_init"):
+        vars(cli).pop(name, None)
 
 
 def quieten() -> None:

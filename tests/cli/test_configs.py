@@ -13,7 +13,7 @@ from lit_rlhf.cli.stage import StageCLI, make_cli
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = sorted((CONFIGS / "experiments").glob("*.yaml"))
-MACHINES = sorted(file for file in (CONFIGS / "trainer").glob("*.yaml") if file.stem != "cpu")
+MACHINES = sorted(file for file in (CONFIGS / "trainer").glob("*.yaml") if file.stem not in ("cpu", "cpu_ddp"))
 SCALES = sorted((CONFIGS / "scale").glob("*.yaml"))
 OTHERS = [file for folder in ("studies", "sweeps") for file in (CONFIGS / folder).glob("*.yaml")]
 APART = {*EXPERIMENTS, *MACHINES, *SCALES, *OTHERS}

@@ -18,7 +18,7 @@ from lit_rlhf.world.checked import CHECKED_WEIGHTS
 EXPERIMENT = Path(__file__).parents[2] / "configs" / "experiments" / "real.yaml"
 SMALL = {
     **{"sampled": 27, "prompts": 12, "iterations": 2, "batch": 6, "val_prompts": 9, "unseen_prompts": 5},
-    **{"new_tokens": 12, "rank": 2},
+    **{"new_tokens": 12, "rank": 2, "trainer": "../trainer/cpu.yaml"},
 }
 QUIET = [
     "--trainer.logger",

@@ -229,13 +229,13 @@ def test_intervals_surround_the_means(comparison, policies):
                 assert policy == "sft" or low < high
 
 
-def test_trained_policies_are_compared_prompt_by_prompt(comparison):
+def test_any_two_policies_are_compared_prompt_by_prompt(comparison):
     result, samples, _ = comparison
-    assert list(result["differences"]) == ["run2 - run1"]
-    difference = result["differences"]["run2 - run1"]
-    paired = values(samples, "run2", "proxy_reward") - values(samples, "run1", "proxy_reward")
-    assert difference["proxy_reward"] == pytest.approx(paired.mean(), abs=1e-3)
-    assert difference["low"] < difference["proxy_reward"] < difference["high"]
+    assert list(result["differences"]) == ["run1 - sft", "run2 - sft", "run2 - run1"]
+    for name, difference in result["differences"].items():
+        later, earlier = (values(samples, policy, "proxy_reward") for policy in name.split(" - "))
+        assert difference["proxy_reward"] == pytest.approx((later - earlier).mean(), abs=1e-3)
+        assert difference["low"] < difference["proxy_reward"] < difference["high"]
 
 
 def test_files_hold_what_is_returned(comparison):
@@ -264,7 +264,8 @@ def test_where_the_true_reward_is_known_it_decides(policies, tmp_path):
     assert result["run1"]["gold_reward"] == pytest.approx(-proxy["run1"]["proxy_reward"])
     assert result["run1"]["win_rate_vs_sft"] == pytest.approx(1 - proxy["run1"]["win_rate_vs_sft"])
     assert "gold_reward_low" in result["run1"]
-    assert result["differences"] == {}
+    assert list(result["differences"]) == ["run1 - sft"]
+    assert "gold_reward" in result["differences"]["run1 - sft"]
 
 
 @pytest.mark.usefixtures("no_pictures")
