@@ -18,6 +18,9 @@ from lit_rlhf.networks.backbone import by_length, call_body, check_length, check
 from lit_rlhf.networks.fast import FastPaths, at_once
 from lit_rlhf.networks.packing import NAME, Packed, pack
 
+_FEWEST = 12
+"""Tokens of a beginning that all rows have: fewer are no system turn, but words that happen to be alike."""
+
 _TOKENWISE = ("mlp", "self_attn.q_proj", "self_attn.o_proj")
 """Parts of a layer that do the same to every token, as Llama and its kin name them."""
 
@@ -88,7 +91,7 @@ def beginnings(sequences: Sequences, least: float = 0.1) -> Tensor:
     same = (sequences.ids == sequences.ids[:1]).all(0).long().cumprod(0).sum()
     common = int(torch.minimum(same, prompts.min()))
     saved, total = common * (len(prompts) - 1), int(sequences.length.sum())
-    if saved < least * total:
+    if common < _FEWEST or saved < least * total:
         return prompts
     rows = zip(sequences.ids.tolist(), prompts.tolist(), strict=True)
     once = sum(map(len, {tuple(row[:length]) for row, length in rows}))
