@@ -107,12 +107,30 @@ def test_text_stays_text(name, cell):
     ("cell", "value"),
     [("1", 1), ("-2", -2), ("0.50", 0.5), ("1e2", 100.0), ("true", True), ("False", False), ("TRUE", True), (" 3 ", 3),
      ("", None), ("model_a", "model_a"), ("007", "007"), ("nan", "nan"), ("1e999", "1e999"), ("1,5", "1,5"),
-     ("[1]", "[1]"), ("inf", "inf"), ("9" * 5000, "9" * 5000), ("A", "A")],
+     ("inf", "inf"), ("9" * 5000, "9" * 5000), ("A", "A")],
 )  # fmt: skip
 def test_numbers_stand_in_columns_of_numbers(name, cell, value):
     ((_, row),) = read(f'{name},other\n"{cell}",x\n', "a.csv")
     assert row[name] == value
     assert type(row[name]) is type(value)
+
+
+@pytest.mark.parametrize("name", ["responses", "scores", "Ratings", "ranks", "score"])
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ('[""a"", ""b""]', ["a", "b"]),
+        ("['a', 'b']", ["a", "b"]),
+        ("[1, 2.5]", [1, 2.5]),
+        (" [1] ", [1]),
+        ("['a' 'b']", "['a' 'b']"),
+        ("[see above", "[see above"),
+        ("[x]", "[x]"),
+    ],
+)
+def test_lists_stand_in_columns_of_several(name, cell, value):
+    ((_, row),) = read(f'{name},margin\n"{cell}","[1]"\n', "a.csv")
+    assert row == {name: value, "margin": "[1]"}
 
 
 @given(st.text(max_size=12))

@@ -16,7 +16,7 @@ from lit_rlhf.networks.reward_network import RewardNetwork
 from lit_rlhf.world import tokenizer
 
 SCRIPT = """
-import json, resource, sys
+import json, os, resource, sys
 from lightning import Trainer
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.networks.adapters import LoRA
@@ -26,7 +26,10 @@ from lit_rlhf.rewards import ScalarReward
 from lit_rlhf.world import WorldPrompts
 
 model, reward, trunk = sys.argv[1], sys.argv[2], sys.argv[3] == "trunk"
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak():  # a process inherits what getrusage counts from the one that started it, but not this
+    lines = open("/proc/self/status").read().splitlines() if os.path.exists("/proc/self/status") else []
+    own = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return (own[0] if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
 import torch._dynamo  # what optimisers import late is no memory of theirs
 before = peak()
 data = PreferenceDataModule(WorldPrompts(8), tokenizer=model, val_fraction=0.0, batch_size=8, max_length=80)
