@@ -58,11 +58,11 @@ def states_at(
     parts = _parts(sequences, together, _tokens_at_once(model)) if groups else [torch.arange(len(sequences))]
     if len(parts) == 1:
         return _of_rows(model, sequences, positions, mask, shared)
-    beginnings = [None if shared is None else shared[rows] for rows in parts]
+    starts = [None if shared is None else shared[rows] for rows in parts]
     found = torch.cat(
         [
-            _of_rows(model, sequences[rows], positions[rows], mask[rows], beginning)
-            for rows, beginning in zip(parts, beginnings, strict=True)
+            _of_rows(model, sequences[rows], positions[rows], mask[rows], start)
+            for rows, start in zip(parts, starts, strict=True)
         ]
     )
     number = torch.zeros_like(positions).masked_scatter(mask, torch.arange(len(found), device=positions.device))
