@@ -25,8 +25,19 @@ def test_shards_hold_every_row_once_and_every_stretch_is_measured(stream, tmp_pa
     assert (opened.work, opened.rows) == ("opened", 1000)
     assert sum(part.rows for part in parts) == 1000
     assert [part.begin for part in parts] == pytest.approx([tenth / 10 for tenth in range(10)], abs=1 / 31)
-    assert all(part.mib > 0 for part in parts)
     assert stream.table(parts).count(f"| {kind} | read |") == 10
+
+
+def test_a_stretch_is_charged_with_what_it_held_at_most(stream):
+    parts = stream.Parts("jsonl")
+    held = b"x" * 2**26
+    parts.end("read", 0.0, 1)
+    del held
+    parts.end("read", 0.5, 1)
+    parts.end("read", 1.0, 1)
+    first, _, last = parts.found
+    assert first.mib > 60
+    assert last.mib < first.mib - 30
 
 
 def test_both_ends_or_the_whole_stream_are_tokenised(stream, tmp_path, tiny_model):
