@@ -44,8 +44,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch -e ".[dev]"
 	touch $@
 
+# Two threads, however many cores there are: sums in another order would give other numbers.
 demo: $(STAMP)
-	$(BIN)/lit-rlhf run configs/experiments/demo.yaml
+	OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 $(BIN)/lit-rlhf run configs/experiments/demo.yaml
 
 $(VENV)/.gguf: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gguf]"

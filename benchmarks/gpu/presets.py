@@ -11,6 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lit_rlhf.data.datamodule import PreferenceDataModule
+from lit_rlhf.data.preparation import View
 
 _SPECIAL = ("<pad>", "<unk>", "<eos>")
 
@@ -110,19 +111,22 @@ def pairs(folder: Path, preset: Preset, steps: int) -> PreferenceDataModule:
     draw = random.Random(0)
     kinds = {"prompt": preset.prompt, "chosen": preset.response - 1, "rejected": preset.response - 1}  # and the end
     rows = [{name: _text(draw, size, preset) for name, size in kinds.items()} for _ in range(preset.pairs * steps)]
-    return _data(folder / "pairs.jsonl", rows, preset, preset.pairs)
+    return _data(folder / "pairs.jsonl", rows, preset, preset.pairs, "pairs")
 
 
 def prompts(folder: Path, preset: Preset, steps: int) -> PreferenceDataModule:
     """Prompts of random words."""
     draw = random.Random(1)
     rows = [{"prompt": _text(draw, preset.prompt, preset)} for _ in range(preset.rollouts * steps)]
-    return _data(folder / "prompts.jsonl", rows, preset, preset.rollouts)
+    return _data(folder / "prompts.jsonl", rows, preset, preset.rollouts, "prompts")
 
 
-def _data(file: Path, rows: list[dict[str, str]], preset: Preset, batch_size: int) -> PreferenceDataModule:
+def _data(file: Path, rows: list[dict[str, str]], preset: Preset, batch_size: int, view: View) -> PreferenceDataModule:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return PreferenceDataModule(str(file), batch_size=batch_size, max_length=preset.row, val_fraction=0.0)
+    tokenizer = str(file.parent / "policy")
+    return PreferenceDataModule(
+        str(file), tokenizer=tokenizer, view=view, batch_size=batch_size, max_length=preset.row, val_fraction=0.0
+    )
 
 
 def _text(draw: random.Random, words: int, preset: Preset) -> str:

@@ -17,7 +17,7 @@ def prepare(folder: Path, preset: Preset, device: str) -> None:
     policy = write_policy(folder / "policy", preset, device)
     module, data = ScalarRewardModule(str(policy), lora=LoRA()), pairs(folder, preset, 1)
     trainer(device, 1, clip=1.0).fit(module, datamodule=data)
-    module.export(folder / "reward", data.renderer)
+    module.export(folder / "reward")
 
 
 def train_reward_model(folder: Path, preset: Preset, device: str, lora: bool) -> dict[str, Any]:

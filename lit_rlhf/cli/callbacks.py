@@ -73,6 +73,10 @@ class History(Callback):
         if not trainer.sanity_checking:
             self._write(trainer, "val/")
 
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the test metrics."""
+        self._write(trainer, "test/")
+
     @rank_zero_only
     def _write(self, trainer: Trainer, *prefixes: str) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefixes)}
@@ -107,7 +111,6 @@ class Export(Callback):
         """
         writes = trainer.is_global_zero or is_split(pl_module)
         if self.directory is not None and not trainer.interrupted and writes:
-            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
             named = [each for each in trainer.callbacks if isinstance(each, SaveConfig)]  # type: ignore[attr-defined]
             known = named[0].facts(trainer) if named else facts(trainer, {})
             what = f"the last step, {trainer.global_step}"
@@ -119,7 +122,7 @@ class Export(Callback):
                 known, what = content.get("run", known), f"the {what} of {trainer.global_step}"
             elif self.which == "best":
                 rank_zero_info("warning: there is no best checkpoint, for there has been no validation")
-            target = export_with_card(pl_module, Path(self.directory), datamodule.renderer, known)
+            target = export_with_card(pl_module, Path(self.directory), known)
             rank_zero_info(f"model written to {target}: {what}")
 
 
@@ -198,4 +201,4 @@ class SaveConfig(SaveConfigCallback):
         if hasattr(data, "report"):
             write_json(path.with_name("data.json"), data.report())
         for logger in trainer.loggers:
-            logger.log_hyperparams({"config": self.config.as_dict()})
+            logger.log_hyperparams({"config": yaml.safe_load(text)})

@@ -12,7 +12,6 @@ import yaml
 from lightning import LightningModule, Trainer
 
 from lit_rlhf.data.errors import DataError
-from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import replace_directory
 
 Facts = dict[str, Any]
@@ -83,17 +82,16 @@ def facts(trainer: Trainer, options: dict[str, Any]) -> Facts:
     }
 
 
-def export_with_card(module: LightningModule, directory: Path, renderer: Renderer, known: Facts) -> Path:
+def export_with_card(module: LightningModule, directory: Path, known: Facts) -> Path:
     """Let a module write its Hugging Face directory, and put the card into it; both appear together.
 
     Args:
         module: Has ``export``. Where it is split over processes, all of them call this.
         directory: Where to.
-        renderer: The tokenizer and template that were trained with.
         known: Facts for the card.
     """
     unnamed = directory.with_name(f".{directory.name}.new")
-    module.export(unnamed, renderer)  # type: ignore[operator]
+    module.export(unnamed)  # type: ignore[operator]
     if module.global_rank == 0:
         text = model_card(unnamed, directory.name, type(module), known)
         (unnamed / "README.md").write_text(text, "utf-8")

@@ -19,12 +19,14 @@ import yaml
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.utilities import rank_zero_info
 from torch.distributed.checkpoint.api import CheckpointException
 
 from lit_rlhf.cli.faults import Terminated
 from lit_rlhf.cli.shards import check_bytes, read_checkpoint, write_digests, written_by
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.backbone import replace_directory
+from lit_rlhf.networks.optimizer import Optimizer, total_steps
 from lit_rlhf.networks.together import failing_together
 
 _TOLD = {
@@ -49,6 +51,9 @@ class Checkpoint(ModelCheckpoint):
     seconds = 0.0
     """What writing has taken this process so far."""
 
+    _scheduled_steps: float | None = None
+    _scheduled_before: float | None = None
+
     _asked_to_stop = False
     _asked_by_sigterm = False
     _former_handlers: dict[int, Any]
@@ -61,9 +66,25 @@ class Checkpoint(ModelCheckpoint):
         self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What Lightning keeps, and how many steps the schedule was made for."""
+        return {**super().state_dict(), "scheduled_steps": self._scheduled_steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember what the schedule was made for."""
+        super().load_state_dict(state_dict)
+        self._scheduled_before = state_dict.get("scheduled_steps")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over Ctrl-C and SIGTERM; only the main thread may."""
+        """Take over Ctrl-C and SIGTERM, which only the main thread may; say if the schedule is another one now."""
         super().on_train_start(trainer, pl_module)
+        self._scheduled_steps = scheduled_steps(trainer, pl_module)
+        before, now = self._scheduled_before, self._scheduled_steps
+        if before is not None and now is not None and before != now:
+            rank_zero_info(
+                f"warning: the schedule of the learning rate was made for {before:g} steps, now it spans {now:g}: this "
+                "run will not equal one that had as many from the start. A constant schedule without warm-up does."
+            )
         self._asked_to_stop = self._asked_by_sigterm = False
         self._former_handlers = {}
         if self.save_last and threading.current_thread() is threading.main_thread():
@@ -77,11 +98,14 @@ class Checkpoint(ModelCheckpoint):
             return  # the gradients that are there already would be missing after it
         due = self._every_n_train_steps > 0 and trainer.global_step % self._every_n_train_steps == 0
         stop = trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False)
-        loop = trainer.fit_loop
-        if (due or stop) and loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
+        loop, ends = trainer.fit_loop, self.save_last and ends_within_epoch(trainer)
+        if (due or stop or ends) and loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
             self._defer_save_until_validation = True
             return
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if ends and not self._should_skip_saving_checkpoint(trainer):
+            # Behind this, Lightning takes the epoch for finished, and a run that goes on would lose the rest of it.
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         if stop:
             connector: Any = trainer._logger_connector  # pyright: ignore[reportPrivateUsage]
             connector.on_batch_end()
@@ -188,6 +212,22 @@ def remove_checkpoint(path: Path) -> None:
 def within_step(trainer: Trainer) -> bool:
     """Whether gradients of further batches are to be added to those that are there, before the optimiser's step."""
     return trainer.fit_loop._should_accumulate()  # pyright: ignore[reportPrivateUsage]
+
+
+def scheduled_steps(trainer: Trainer, module: LightningModule) -> float | None:
+    """The number of steps that a module's learning rate depends on; None where it does not."""
+    optimizer = getattr(module, "optimizer", None)
+    if not isinstance(optimizer, Optimizer) or (optimizer.schedule == "constant" and not optimizer.warmup):
+        return None
+    return total_steps(trainer)
+
+
+def ends_within_epoch(trainer: Trainer) -> bool:
+    """Whether training ends with this step although the epoch has further ones."""
+    loop, epoch = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    out_of_steps = 0 <= epoch.max_steps <= epoch.global_step
+    told_to_stop = trainer.should_stop and loop._can_stop_early  # pyright: ignore[reportPrivateUsage]
+    return (out_of_steps or told_to_stop) and not epoch._num_ready_batches_reached()  # pyright: ignore[reportPrivateUsage]
 
 
 def _let_children_go() -> None:

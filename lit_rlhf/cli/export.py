@@ -3,11 +3,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_rlhf import policy, rewards  # noqa: F401  # pyright: ignore[reportUnusedImport]  makes classes known by name
@@ -59,10 +58,10 @@ def export(
     run = content.get("run", {})
     data = run.get("data", {})
     renderer = Renderer.load(tokenizer or data.get("tokenizer") or module.tokenizer, data.get("template"))
-    _attach(module, renderer)
+    module.renderer = renderer
     module.configure_model()
     fill(module, content, checkpoint)
-    target = export_with_card(module, Path(directory), renderer, run)
+    target = export_with_card(module, Path(directory), run)
     rank_zero_info(f"model written to {target}: step {content.get('global_step')} of {checkpoint}")
     return target
 
@@ -103,16 +102,6 @@ def _instantiated(options: dict[str, Any]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model")
     return parser.instantiate(parser.parse_object({"model": options})).model
-
-
-def _attach(module: LightningModule, renderer: Renderer) -> None:
-    """Give a module what it asks of its Trainer while it builds its networks; there are no rows."""
-    trainer: Any = Trainer(
-        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
-    )  # fmt: skip
-    trainer.datamodule = SimpleNamespace(renderer=renderer, source_names=[], train_rows=[], val_rows=[])
-    module.trainer = trainer
 
 
 def fill(module: LightningModule, content: dict[str, Any], checkpoint: str) -> None:

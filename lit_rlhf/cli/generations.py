@@ -37,6 +37,7 @@ class Generations(Callback):
         self.every_n_steps = every_n_steps
         self._table: Any = None
         self._latest: Rows = []
+        self._corrections: Rows = []
         self._written: Rows = []
 
     @rank_zero_only
@@ -48,9 +49,9 @@ class Generations(Callback):
         """
         path = _path(trainer)
         lines = kept_lines(path, trainer.global_step)
-        if hasattr(pl_module, "examples") and not self._is_due(trainer.global_step):
+        if not self._is_due(trainer.global_step):
             rows = [json.loads(line) for line in lines]
-            self._latest = [row for row in rows if row["step"] == trainer.global_step]
+            self._latest = [row for row in rows if row["step"] == trainer.global_step and "correction" not in row]
             lines = lines[: len(lines) - len(self._latest)]
         replace_lines(path, lines)
 
@@ -58,17 +59,31 @@ class Generations(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any = None, batch: Any = None, batch_idx: int = 0
     ) -> None:
-        """Take down what the module keeps as its examples; write it every so many iterations."""
-        examples = getattr(pl_module, "examples", None)
+        """Take down the ``examples`` of the step's outputs; write them every so many iterations."""
+        examples = outputs.get("examples") if isinstance(outputs, dict) else None
         if examples:
             self._latest = _rows(trainer, examples)
             if self._is_due(trainer.global_step):
                 self._add(trainer, self._latest)
 
     @rank_zero_only
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any = None,
+        batch: Any = None,
+        batch_idx: int = 0,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take down the ``corrections`` of the step's outputs, which a seq2seq reward model has written."""
+        if isinstance(outputs, dict) and outputs.get("corrections"):
+            self._corrections = outputs["corrections"]
+
+    @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add what the module has written in validation: the corrections of a rewriter."""
-        written = getattr(pl_module, "corrections", None)
+        """Write the corrections."""
+        written, self._corrections = self._corrections, []
         if written and not trainer.sanity_checking:
             self._add(trainer, _rows(trainer, written))
 

@@ -27,6 +27,7 @@ from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
 from lit_rlhf.networks.fast import FastPaths
 from lit_rlhf.networks.finite import StepGuard
+from lit_rlhf.networks.module import NetworkModule
 from lit_rlhf.networks.optimizer import check_weights
 from lit_rlhf.networks.progress import progress_bar
 from lit_rlhf.networks.wrapping import check_wrapping
@@ -59,6 +60,7 @@ class StageCLI(LightningCLI):
         parser.add_lightning_class_args(Generations, "generations")
         parser.add_lightning_class_args(Panel, "panel")
         parser.add_lightning_class_args(RandomState, "random_state")
+        parser.link_arguments("data.max_length", "model.init_args.max_length")  # of modules that read texts themselves
         keep_paths(parser)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -75,6 +77,7 @@ class StageCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Refuse what would train wrongly, and let W&B write into the run's folder unless the options name another."""
         command = self.config.get("subcommand")
+        self._link()
         path = (self.config[command] if command else self.config).get("ckpt_path")
         self._check_strategy(writes=command == "fit")
         if command == "fit":
@@ -89,6 +92,15 @@ class StageCLI(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.settle(str(self.trainer.default_root_dir), job_type(type(self.model).__name__))
+
+    def _link(self) -> None:
+        """Tell the data what the module is trained on, and the module how the data write it."""
+        data, module = self.datamodule, self.model
+        data.view = getattr(module, "view", data.view)
+        data.tokenizer = data.tokenizer or getattr(module, "tokenizer", None)
+        module._log_hyperparams = False  # the config, which is logged, holds them  # pyright: ignore[reportPrivateUsage]
+        if isinstance(module, NetworkModule):
+            module.renderer = {"path": data.tokenizer, "template": data.template, "thinking": data.thinking}
 
     def _check_strategy(self, writes: bool) -> None:
         """Refuse options of strategies that do not do here what they say.

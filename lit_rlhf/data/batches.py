@@ -127,7 +127,6 @@ class PairBatch(Loaded):
         chosen: The responses that are to score higher.
         rejected: The others.
         chosen_is_better: True label where known: 1 or 0, and -1 where nobody knows ``(N,)``.
-        source: Index of the source that the pair came from ``(N,)``.
         flipped: Whether a treatment swapped the two; the original label says the opposite ``(N,)``.
         margin: Score difference that the loss asks for, in score units ``(N,)``.
         target: Probability that the label is right, for the loss ``(N,)``.
@@ -138,7 +137,6 @@ class PairBatch(Loaded):
     chosen: Sequences
     rejected: Sequences
     chosen_is_better: Tensor
-    source: Tensor
     flipped: Tensor
     margin: Tensor
     target: Tensor

@@ -21,6 +21,7 @@ from lit_rlhf.data.errors import DataError, check_counts
 from lit_rlhf.data.file_report import FileReport, lines
 from lit_rlhf.data.files import PairFiles
 from lit_rlhf.data.loader import BucketBatchSampler, make_loader
+from lit_rlhf.data.options import Configurable, restored
 from lit_rlhf.data.pieces import Pool
 from lit_rlhf.data.preparation import Counts, Preparation, Row, View, labelled, tokenise, validation_share, weighted
 from lit_rlhf.data.records import Record, Source
@@ -32,18 +33,18 @@ from lit_rlhf.data.treatments import Treatment
 _SHOWN = 400  # characters of the first row on the screen
 
 
-class PreferenceDataModule(LightningDataModule):
+class PreferenceDataModule(Configurable, LightningDataModule):
     """Preference pairs, demonstrations or prompts from any number of sources, as typed batches.
 
-    The stage decides what it sees: supervised fine-tuning gets the chosen responses, reward models get pairs,
-    baselines and policy optimisation get the distinct prompts.
+    What it gives is its ``view``: reward models get pairs, supervised fine-tuning the chosen responses, baselines and
+    policy optimisation the distinct prompts. On the command line, view and tokenizer are those of the module.
 
     Args:
         sources: Where the records come from: paths of files (see ``PairFiles`` for the formats), or sources by
             ``class_path``. Several are mixed by their weights.
         val_sources: Where validation records come from. None splits ``sources`` by a hash of the prompt, so that
             a prompt never sits on both sides; with sources of its own, prompts that occur there leave training.
-        tokenizer: A Hugging Face directory or Hub id; None takes that of the model being trained.
+        tokenizer: A Hugging Face directory or Hub id, usually of the model being trained.
         template: Chat template: a name (``dialogue``, ``plain``), a Jinja text, or None for the tokenizer's own.
         batch_size: Rows per training batch and process: W processes with B rows each train as one with W · B rows.
         val_batch_size: Rows per validation or prediction batch and process; None takes twice ``batch_size``.
@@ -63,6 +64,7 @@ class PreferenceDataModule(LightningDataModule):
             held as ever. None reads everything at the start.
         thinking: Prompt policies as the chat template's generation prompt does, so that a reasoning model thinks
             before it answers. Otherwise it answers at once: a template with think blocks gets an empty one.
+        view: ``pairs``, ``responses`` or ``prompts``: the ``view`` of the module that is trained on them.
     """
 
     def __init__(
@@ -83,9 +85,10 @@ class PreferenceDataModule(LightningDataModule):
         treatments: list[Treatment] | None = None,
         streaming: Streaming | None = None,
         thinking: bool = False,
+        view: View | None = None,
     ) -> None:
         super().__init__()
-        self.sources, self.val_sources = _as_sources(sources), _as_sources(val_sources or [])
+        self.sources, self.val_sources = _as_sources(restored(sources)), _as_sources(restored(val_sources or []))
         if not self.sources:
             raise DataError("is empty", "option data.sources", "Name at least one file or source.")
         check_counts(batch_size=batch_size, val_batch_size=val_batch_size, max_length=max_length, bucket=bucket)
@@ -95,11 +98,13 @@ class PreferenceDataModule(LightningDataModule):
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or 2 * batch_size
         self.max_length, self.over_length = max_length, over_length
         self.val_fraction, self.bucket, self.seed, self.workers = val_fraction, bucket, seed, workers
-        self.strength, self.treatments = strength, treatments or []
+        self.strength, self.treatments = strength, restored(treatments or [])
         if self.treatments and strength is None:
             hint = "Name a strength table, or `data` where the pairs bring scores."
             raise DataError("is missing, and treatments go by it", "option strength", hint)
-        self.streaming = streaming
+        self.streaming = restored(streaming, Streaming)
+        self.view: View | None = view
+        self._renderer: Renderer | None = None
         self._pool: Pool | None = None
         self._train_rows: list[Row] = []
         self.val_rows: list[Row] = []
@@ -111,7 +116,7 @@ class PreferenceDataModule(LightningDataModule):
 
     @property
     def source_names(self) -> list[str]:
-        """Names of all sources, in the order that ``PairBatch.source`` counts them in."""
+        """Names of all sources."""
         return list(dict.fromkeys(source.name for source in [*self.sources, *self.val_sources]))
 
     @property
@@ -131,25 +136,47 @@ class PreferenceDataModule(LightningDataModule):
         self._train_rows = rows
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and tokenise what the module at hand trains on; called by the Trainer."""
+        """Read and tokenise all sources; the Trainer calls this, and so may you.
+
+        Raises:
+            DataError: If view or tokenizer is not known, or a source cannot be read.
+        """
+        if self.view is None:
+            hint = "Give PreferenceDataModule(…, view=MODULE.view): pairs, responses or prompts."
+            raise DataError("is missing", "option view", hint)
+        self.load(self.view)
         trainer: Any = self.trainer
-        if trainer is None:
-            raise DataError("has no Trainer to take the view from", "PreferenceDataModule", "Call load(view) instead.")
-        module = trainer.lightning_module
-        self.load(module.view, self.tokenizer or module.tokenizer)
-        if trainer.logger is not None:
+        if trainer is not None and trainer.logger is not None:
             counts = {part: asdict(count) for part, count in self.counts.items()}
             trainer.logger.log_hyperparams({"data_counts": counts})
 
+    @property
+    def renderer(self) -> Renderer:
+        """How text becomes tokens, and back.
+
+        Raises:
+            DataError: If no tokenizer is known.
+        """
+        if self._renderer is None:
+            if self.tokenizer is None:
+                hint = "Give a Hugging Face directory or Hub id, such as that of the model: tokenizer=MODULE.tokenizer."
+                raise DataError("is missing", "option tokenizer", hint)
+            self._renderer = Renderer.load(self.tokenizer, self.template, self.thinking)
+        return self._renderer
+
     def load(self, view: View, tokenizer: str | None = None) -> None:
-        """Read and tokenise all sources for one view; `setup` does this under a Trainer, notebooks do it by hand."""
-        path = tokenizer or self.tokenizer
-        if path is None:
-            raise DataError("is missing", "option tokenizer", "Give a Hugging Face directory or Hub id.")
+        """Read and tokenise all sources for one view.
+
+        Args:
+            view: What to read them for.
+            tokenizer: Directory or Hub id; None takes the one that the data were made with.
+        """
+        if tokenizer is not None and tokenizer != self.tokenizer:
+            self.tokenizer, self._renderer = tokenizer, None
+        path = str(self.renderer.described()["path"])
         if self._ready == (view, path):
             return
-        self.view: View = view
-        self.renderer = Renderer.load(path, self.template, self.thinking)
+        self.view = view
         self.counts = {"train": Counts(), "validation": Counts()}
         self._pool = self._opened(view)
         records = [] if self._pool else self._records(self.sources)
@@ -279,6 +306,7 @@ class PreferenceDataModule(LightningDataModule):
         return self.renderer.tokenizer.decode([*row.prompt, *row.chosen])
 
     def _nothing_left(self, purpose: str) -> DataError:
+        assert self.view is not None
         counts = self.counts["train"]
         hint = f"What was read: {counts}. {counts.advice(self.view)}"
         return DataError(f"no {self.view} are left{purpose}", "option data.sources", hint)
@@ -322,6 +350,7 @@ class PreferenceDataModule(LightningDataModule):
         return [record for source in sources for record in weighted(source, self.seed)]
 
     def _rows(self, records: Iterable[Record], part: str) -> list[Row]:
+        assert self.view is not None
         cut = self.over_length == "cut_prompt"
         return list(tokenise(records, self.renderer, self.view, self.counts[part], self.max_length, cut))
 
@@ -337,7 +366,8 @@ class PreferenceDataModule(LightningDataModule):
 
     @property
     def _collate(self) -> Callable[[list[Row]], Batch]:
-        return partial(collate_rows, view=self.view, pad_id=self.renderer.pad_id, sources=self.source_names)
+        assert self.view is not None
+        return partial(collate_rows, view=self.view, pad_id=self.renderer.pad_id)
 
 
 def _shortened(text: str) -> str:

@@ -133,14 +133,14 @@ def tokenise(
     seen: set[str] = set()
     usable = (record for record in records if _usable(record, view, seen, counts))
     while block := list(islice(usable, _BLOCK)):
-        for row in _encode(block, renderer, view):
-            fitted = _fit(row, renderer, max_length, cut)
-            if fitted is None:
+        for row in encoded(block, renderer, view):
+            kept = fitted(row, renderer, max_length, cut)
+            if kept is None:
                 counts.over_length += 1
             else:
                 counts.kept += 1
-                counts.cut += fitted is not row
-                yield fitted
+                counts.cut += kept is not row
+                yield kept
 
 
 def _usable(record: Record, view: View, seen: set[str], counts: Counts) -> bool:
@@ -164,7 +164,8 @@ def _unusable(record: Record, view: View, seen: set[str]) -> str | None:
     return None
 
 
-def _encode(records: list[Record], renderer: Renderer, view: View) -> list[Row]:
+def encoded(records: list[Record], renderer: Renderer, view: View) -> list[Row]:
+    """Tokenise what the view needs of some records, each of which has it."""
     try:
         prompts = renderer.prompts_ids([record.prompt for record in records])
     except DataError:
@@ -200,7 +201,8 @@ def _prompt_ids(record: Record, renderer: Renderer) -> list[int]:
         raise DataError(message, record.location, hint) from None
 
 
-def _fit(row: Row, renderer: Renderer, max_length: int, cut: bool) -> Row | None:
+def fitted(row: Row, renderer: Renderer, max_length: int, cut: bool) -> Row | None:
+    """A row that is short enough, if need be (and wanted) without the beginning of its prompt; None if none can be."""
     excess = row.length - max_length
     if excess <= 0:
         return row

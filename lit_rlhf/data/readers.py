@@ -208,9 +208,13 @@ def _is_tie(row: Row) -> bool:
 
 def _with_scores(record: Record, row: Row, pair: tuple[Any, Any]) -> Record:
     found = columns.side_scores(row, *pair)
-    if found is None:
+    grades = columns.find(row, columns.GRADES)
+    if found is not None:
+        scores = [_numbers(row[name], name) for name in found]
+    elif grades is not None and isinstance(dict.get(row, grades), dict) and all(side in row[grades] for side in pair):
+        scores = [_numbers(row[grades][side], f"{grades}.{side}") for side in pair]
+    else:
         return record
-    scores = [_numbers(row[name], name) for name in found]
     if None in scores:
         return record
     return replace(record, chosen_scores=scores[0], rejected_scores=scores[1])

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lit_rlhf.data.options import Configurable
+
 Role = Literal["tools", "system", "user", "assistant", "tool"]
 """Who speaks. ``tool`` is a tool's result; ``tools``, before all others, lists the tools that may be called."""
 
@@ -115,7 +117,7 @@ def _digest(content: list[Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-class Source(ABC):
+class Source(Configurable, ABC):
     """Where records come from: files, a hub, or a synthetic world. The DataModule mixes any number of them.
 
     Attributes:

@@ -77,6 +77,12 @@ class Renderer:
         self.brings_template = tokenizer.chat_template is not None
         tokenizer.chat_template = templates.choose(tokenizer, template)
         self.tokenizer, self.thinking = tokenizer, thinking
+        self._options = {
+            "path": str(tokenizer.name_or_path),
+            "template": template,
+            "thinking": thinking,
+            "exact": exact,
+        }
         self._answers = self._read_template()
         if self._answers.end is None and not exact:
             tokenizer.chat_template = templates.ended(tokenizer.chat_template)
@@ -87,8 +93,14 @@ class Renderer:
     @classmethod
     def load(cls, path: str, template: str | None = None, thinking: bool = False, exact: bool = False) -> "Renderer":
         """Load the tokenizer of a Hugging Face directory or Hub id, and what its generation config ends at."""
-        path = tokenizer_folder(path)
-        return cls(open_tokenizer(path), template, _declared_ends(path), thinking, exact)
+        folder = tokenizer_folder(path)
+        renderer = cls(open_tokenizer(folder), template, _declared_ends(folder), thinking, exact)
+        renderer._options = {"path": path, "template": template, "thinking": thinking, "exact": exact}
+        return renderer
+
+    def described(self) -> dict[str, Any]:
+        """The arguments of `load` that give this renderer again, as far as they are known."""
+        return self._options
 
     def _read_template(self) -> Answers:
         """Find out what the template writes around an answer, and how that is tokenised."""

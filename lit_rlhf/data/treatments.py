@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.options import Configurable
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -81,7 +82,7 @@ class Labels:
         ]
 
 
-class Treatment(ABC):
+class Treatment(Configurable, ABC):
     """One step of what is done with the labels; steps are applied in their order, each on what the last one left.
 
     Source: Wang et al. 2024, "Secrets of RLHF II: Reward Modeling" (arXiv 2401.06080), section 2.

@@ -53,8 +53,19 @@ def unknown_row(rows: Sequence[Row], options: Options) -> tuple[str, str]:
             message,
             f"If '{first}' is better: {options({'fields.chosen': str(first), 'fields.rejected': str(second)})}",
         )
+    keyed = next((name for name in row if columns.written(name) in columns.LISTS and _is_object(row[name])), None)
+    if keyed is not None:
+        message = f"'{keyed}' is an object, not a list of responses; the row has: {listed(row)}"
+        return (
+            message,
+            f"Give '{keyed}' as a list of texts, and what grades them as a list of numbers in the same order.",
+        )
     message = f"no known format has the fields of this row: {listed(row)}"
     return message, f"{_guess(row, options)}\n  The formats that can be named are {', '.join(FORMATS)}."
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict) or (isinstance(value, str) and value.lstrip().startswith("{"))
 
 
 def _without_prompt(rows: Sequence[Row], pair: tuple[str, str], options: Options) -> tuple[str, str]:

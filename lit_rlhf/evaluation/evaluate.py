@@ -120,7 +120,7 @@ def evaluate_pairs(model: RewardModel, data: PreferenceDataModule) -> tuple[dict
     data.load("pairs", model.name)
     if not data.val_rows:
         raise DataError("has no validation pairs to measure on", "option data", "Give val_sources, or a val_fraction.")
-    metrics = PairMetrics(data.source_names, data.val_rows)
+    metrics = PairMetrics()
     progress, done = Progress("evaluate", "pair", len(data.val_rows)), 0
     for batch in data.val_dataloader():
         features = model.sequence_features(batch.chosen.joined(batch.rejected))
@@ -131,7 +131,11 @@ def evaluate_pairs(model: RewardModel, data: PreferenceDataModule) -> tuple[dict
         done += len(batch)
         progress.tell(done, last=done == len(data.val_rows))
     counts = asdict(data.counts["validation"])
-    return {"figures": metrics.figures(), "tables": metrics.tables(), "counts": counts}, metrics.separation.features()
+    return {
+        "figures": metrics.figures(len(data.source_names) > 1),
+        "tables": metrics.tables(),
+        "counts": counts,
+    }, metrics.separation.features()
 
 
 def benchmark_scores(model: RewardModel, items: list[Item], max_length: int | None = None) -> list[list[float] | None]:

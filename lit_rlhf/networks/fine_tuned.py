@@ -7,6 +7,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.options import restored
+from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.adapter_files import save_adapters
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.backbone import fingerprint
@@ -25,18 +27,20 @@ class FineTunedModule(NetworkModule):
         model: Where the weights come from.
         optimizer: Learning rate and schedule.
         lora: The adapters; None trains all weights.
+        renderer: How text becomes tokens; None takes the model's own tokenizer and chat template.
     """
 
-    def __init__(self, model: str, optimizer: Optimizer | None = None, lora: LoRA | None = None) -> None:
-        super().__init__()
-        self.path, self.optimizer, self.lora = model, optimizer or Optimizer(), lora
+    def __init__(
+        self,
+        model: str,
+        optimizer: Optimizer | None = None,
+        lora: LoRA | None = None,
+        renderer: Renderer | None = None,
+    ) -> None:
+        super().__init__(model, renderer)
+        self.optimizer, self.lora = restored(optimizer, Optimizer) or Optimizer(), restored(lora, LoRA)
         self.strict_loading = lora is None  # frozen weights are not in the checkpoints: they come from the directory
         self._base: str | None = None
-
-    @property
-    def tokenizer(self) -> str:
-        """Where the tokenizer comes from unless the data name one."""
-        return self.path
 
     def name_base(self, model: PreTrainedModel) -> None:
         """Note which frozen weights the adapters, if there are any, will belong to, of a freshly loaded model."""

@@ -119,7 +119,7 @@ class StepGuard(Callback):
     def _write(self, path: Path, module: LightningModule, told: dict[str, Any]) -> None:
         found = dict(pair for number, batch in enumerate(self._batches) for pair in _tensors(batch, f"batch{number}"))
         records = [asdict(record) for batch in self._batches for record in getattr(batch, "records", [])]
-        told |= {"module": type(module).__name__, "records": records, "examples": getattr(module, "examples", [])}
+        told |= {"module": type(module).__name__, "records": records, "examples": list(getattr(module, "examples", ()))}
         write_json(path, _plain(told))
         partial = path.with_suffix(".partial")
         with naming(partial):

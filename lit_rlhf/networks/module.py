@@ -1,18 +1,26 @@
 """What every module that trains one network shares: it works on several processes as on one."""
 
+import inspect
 import os
 import random
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import FrameType
 from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.utilities.parsing import collect_init_args
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_rlhf.data.batches import Loaded
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.options import plain
+from lit_rlhf.data.preparation import View
+from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.optimizer import check_weights
 from lit_rlhf.networks.sharding import clip_gradients, split
 from lit_rlhf.networks.slices import weights_in_files
@@ -25,11 +33,87 @@ class NetworkModule(LightningModule):
 
     With W processes and B rows each, losses, gradients and metrics are those of one process with W · B rows; only
     dropout draws other numbers. Networks are split where the strategy asks for it.
+
+    Args:
+        path: Hugging Face directory or Hub id of the network's model, whose tokenizer is taken.
+        renderer: How text becomes tokens; None takes the model's own tokenizer and chat template.
+
+    Attributes:
+        view: What the module is trained on: whole pairs, responses or prompts. The DataModule is told.
+        examples: What people may read of the step at hand, by name; written aside if that step is refused.
     """
 
+    view: View
+    examples: Sequence[dict[str, Any]] = ()
+
+    def __init__(self, path: str, renderer: Renderer | dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.path = path
+        self._renderer: Renderer | dict[str, Any] | None = renderer
+
+    @property
+    def tokenizer(self) -> str:
+        """Directory or Hub id of the model's tokenizer."""
+        return self.path
+
+    @property
+    def renderer(self) -> Renderer:
+        """How text becomes tokens, and back; the data must be written by the same tokenizer and template."""
+        if not isinstance(self._renderer, Renderer):
+            self._renderer = Renderer.load(**(self._renderer or {"path": self.tokenizer}))
+        return self._renderer
+
+    @renderer.setter
+    def renderer(self, renderer: Renderer | dict[str, Any]) -> None:
+        """Take it, or the arguments of `Renderer.load`, which reads it when it is first used."""
+        self._renderer = renderer
+        self.hparams["renderer"] = plain(renderer)
+
+    def save_hyperparameters(
+        self, *args: Any, ignore: Any = None, frame: FrameType | None = None, logger: bool = True
+    ) -> None:
+        """Keep the constructor's arguments in ``hparams`` as plain values: objects as their class and options."""
+        here = inspect.currentframe()
+        frame = frame or (here.f_back if here is not None else None)
+        if args and not isinstance(args[0], str):
+            return super().save_hyperparameters(plain(args[0]), logger=logger)
+        options: dict[str, Any] = {}
+        for each in collect_init_args(frame, [], classes=(HyperparametersMixin,)):  # type: ignore[arg-type]
+            options |= each
+        left_out = [ignore] if isinstance(ignore, str) else list(ignore or [])
+        known = args or inspect.signature(type(self)).parameters  # not those of a base that it calls
+        wanted = {name: plain(value) for name, value in options.items() if name in known}
+        return super().save_hyperparameters(
+            {name: value for name, value in wanted.items() if name not in left_out}, ignore=left_out, logger=logger
+        )
+
     def setup(self, stage: str) -> None:
-        """Refuse what no network here can be computed in."""
+        """Refuse what no network here can be computed in, and data that are written otherwise than the module reads.
+
+        Raises:
+            DataError: Names the option.
+        """
         check_weights(self.trainer)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        theirs = getattr(data, "renderer", None)
+        if isinstance(theirs, Renderer) and theirs.fingerprint != self.renderer.fingerprint:
+            hint = f"Give the module the data's: {type(self).__name__}(…, renderer=data.renderer)."
+            raise DataError("write prompts and responses otherwise than the module reads them", "the data", hint)
+
+    @property
+    def part(self) -> str:
+        """What metrics of `validation_step` are named after: ``val``, or ``test`` under ``trainer.test``."""
+        return "test" if self._trainer is not None and self._trainer.testing else "val"
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a Trainer fits this module; elsewhere checkpoints are only measured, exported or loaded."""
+        return self._trainer is not None and self._trainer.state.fn == "fit"
+
+    @property
+    def _root_device(self) -> torch.device:
+        """Where the networks will compute."""
+        return self._strategy.root_device if self._strategy is not None else self.device
 
     @property
     def _strategy(self) -> Strategy | None:

@@ -108,12 +108,15 @@ def check_weights(trainer: "Trainer") -> None:
 def total_steps(trainer: "Trainer") -> float:
     """Optimiser steps of the whole run; infinite where nothing limits them.
 
-    Not the Trainer's own ``estimated_stepping_batches``: that opens the training data before a checkpoint has been
-    restored, and a run resumed in the middle of an epoch would begin the epoch anew.
+    With a DataModule, not the Trainer's own ``estimated_stepping_batches``: that opens the training data before a
+    checkpoint has been restored, and a run resumed in the middle of an epoch would begin the epoch anew.
     """
+    data = getattr(trainer, "datamodule", None)
+    if data is None:
+        return float(trainer.estimated_stepping_batches)
     limits = [float(trainer.max_steps)] if trainer.max_steps >= 0 else []
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
-        batches: float = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        batches: float = len(data.train_dataloader())
         limit = trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
         limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)

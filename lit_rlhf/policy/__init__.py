@@ -1,6 +1,6 @@
 """Modules that learn or sample a policy: supervised fine-tuning, offline baselines, PPO, RLOO, REINFORCE."""
 
-from lit_rlhf.policy.advantages import GAE, Advantages, LeaveOneOut, MovingBaseline, NoBaseline
+from lit_rlhf.policy.advantages import GAE, Advantages, LeaveOneOut, MovingBaseline, NoBaseline, ResponseAdvantages
 from lit_rlhf.policy.baseline_module import BaselineModule
 from lit_rlhf.policy.demonstrations import Demonstrations
 from lit_rlhf.policy.kl import KLPenalty
@@ -22,6 +22,7 @@ __all__ = [
     "OwnSampler",
     "PPOModule",
     "PPOSettings",
+    "ResponseAdvantages",
     "SFTModule",
     "Sampler",
     "ServedSampler",

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.options import Configurable
 from lit_rlhf.functional import gae, leave_one_out
 
 if TYPE_CHECKING:
     from lit_rlhf.policy.trajectory import Trajectory
 
 
-class Advantages(ABC):
+class Advantages(Configurable, ABC):
     """Estimates how much better each sampled token is than what was to be expected.
 
     Attributes:
@@ -71,8 +72,11 @@ class GAE(Advantages):
         return gae(rewards, trajectory.values, trajectory.mask, self.gamma, self.lam)
 
 
-class _Response(Advantages):
-    """One advantage per response, that of its whole reward, on each of its tokens; no critic."""
+class ResponseAdvantages(Advantages):
+    """One advantage per response, that of its whole reward, on each of its tokens; no critic.
+
+    Subclasses say how responses are compared; they set ``samples`` if there are to be several per prompt.
+    """
 
     def __call__(self, trajectory: "Trajectory", rewards: Tensor) -> tuple[Tensor, Tensor]:
         """Compare the whole responses."""
@@ -85,7 +89,7 @@ class _Response(Advantages):
         """Advantages of responses ``(B,)`` from their whole rewards ``(B,)``."""
 
 
-class LeaveOneOut(_Response):
+class LeaveOneOut(ResponseAdvantages):
     """RLOO: the reward minus the mean reward of the other responses to the same prompt (arXiv 2402.14740).
 
     Args:
@@ -102,7 +106,7 @@ class LeaveOneOut(_Response):
         return leave_one_out(totals, self.samples)
 
 
-class MovingBaseline(_Response):
+class MovingBaseline(ResponseAdvantages):
     """REINFORCE with a moving average of earlier rewards as its baseline (Williams 1992).
 
     With `ContrastiveReward`, whose baseline is the prompt's own, take `NoBaseline`.
@@ -134,7 +138,7 @@ class MovingBaseline(_Response):
         self.average = state["average"]
 
 
-class NoBaseline(_Response):
+class NoBaseline(ResponseAdvantages):
     """REINFORCE as it is: the reward itself, for rewards that bring their baseline, such as `ContrastiveReward`."""
 
     def compare(self, totals: Tensor) -> Tensor:

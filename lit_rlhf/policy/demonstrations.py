@@ -9,13 +9,14 @@ from lit_rlhf.data.batches import ResponseBatch
 from lit_rlhf.data.collate import collate_rows
 from lit_rlhf.data.datamodule import PreferenceDataModule
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.options import Configurable
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import masked_mean
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.together import processes, rank
 
 
-class Demonstrations:
+class Demonstrations(Configurable):
     """Adds γ times the negative log-likelihood of demonstrations to the policy's loss, so that it forgets less.
 
     Source: Ouyang et al. 2022, "Training Language Models to Follow Instructions with Human Feedback" (arXiv
@@ -66,7 +67,7 @@ class Demonstrations:
         size = (self.batch_size * processes(),)
         drawn = torch.randint(len(rows), size, generator=generator, device=generator.device).tolist()
         mine = drawn[rank() * self.batch_size :][: self.batch_size]
-        batch: Any = collate_rows([rows[i] for i in mine], "responses", self.data.renderer.pad_id, [])
+        batch: Any = collate_rows([rows[i] for i in mine], "responses", self.data.renderer.pad_id)
         assert isinstance(batch, ResponseBatch)
         sequences = batch.sequences.to(generator.device)
         tokens = [sum(len(rows[i].chosen) for i in each) for each in (mine, drawn)]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_rlhf.data.batches import Completions, PromptBatch
 from lit_rlhf.data.errors import DataError, NotFiniteError
+from lit_rlhf.data.options import restored
 from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import ppo_value_loss
@@ -33,7 +34,7 @@ from lit_rlhf.policy.rollout import complete, seeded_generator, sequences_of_all
 from lit_rlhf.policy.settings import PPOSettings
 from lit_rlhf.policy.stopwatch import Stopwatch
 from lit_rlhf.policy.trajectory import Trajectory
-from lit_rlhf.rewards.reward import Reward
+from lit_rlhf.rewards.python import RewardOrFunction, as_reward
 
 
 class PPOModule(NetworkModule):
@@ -62,6 +63,7 @@ class PPOModule(NetworkModule):
         optimizer: Learning rate and schedule of the policy.
         critic_lr: Learning rate of the critic.
         seed: Of the sampled responses.
+        renderer: How text becomes tokens; None takes the policy's own tokenizer and chat template.
     """
 
     view: View = "prompts"
@@ -69,10 +71,10 @@ class PPOModule(NetworkModule):
     def __init__(
         self,
         policy: str,
-        reward: Reward,
+        reward: RewardOrFunction,
         critic: str | None = None,
         reference: str | None = None,
-        judge: Reward | None = None,
+        judge: RewardOrFunction | None = None,
         sampling: Sampling | None = None,
         settings: PPOSettings | None = None,
         advantages: Advantages | None = None,
@@ -82,31 +84,26 @@ class PPOModule(NetworkModule):
         optimizer: Optimizer | None = None,
         critic_lr: float = 5e-5,
         seed: int = 0,
+        renderer: Renderer | None = None,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(ignore=["reward", "judge", "advantages", "demonstrations"])
+        super().__init__(policy, renderer)
+        reward, judge = as_reward(reward), None if judge is None else as_reward(judge)
+        self.save_hyperparameters()
         self.automatic_optimization = False
         self.strict_loading = False  # frozen networks are not in the checkpoints: they come from their directories
-        self.path, self.reference_path, self.critic_path = policy, reference or policy, critic
-        self.reward, self.judge, self.demonstrations = reward, judge, demonstrations
-        self.sampling, self.settings = sampling or Sampling(), settings or PPOSettings()
-        self.advantages, self.kl, self.lora = advantages or GAE(), kl or KLPenalty(), lora
+        self.reference_path, self.critic_path = reference or policy, critic
+        self.reward, self.judge = reward, judge
+        self.demonstrations: Demonstrations | None = restored(demonstrations)
+        self.sampling = restored(sampling, Sampling) or Sampling()
+        self.settings = restored(settings, PPOSettings) or PPOSettings()
+        self.advantages: Advantages = restored(advantages) or GAE()
+        self.kl, self.lora = restored(kl, KLPenalty) or KLPenalty(), restored(lora, LoRA)
         self.kl_coefficient, self.seed = self.kl.coefficient, seed
-        self.optimizer, self.critic_lr = optimizer or Optimizer(lr=1e-5, schedule="constant", warmup=0.0), critic_lr
+        self.optimizer = restored(optimizer, Optimizer) or Optimizer(lr=1e-5, schedule="constant", warmup=0.0)
+        self.critic_lr = critic_lr
         self.stopwatch = Stopwatch()
         self.networks: ActorCritic | None = None
-        self.examples: list[dict[str, Any]] = []
         check_options(self.lora, critic, self.settings, self.advantages)
-
-    @property
-    def tokenizer(self) -> str:
-        """Where the tokenizer comes from unless the data name one."""
-        return self.path
-
-    @property
-    def renderer(self) -> Renderer:
-        """The data's way from text to ids."""
-        return self.trainer.datamodule.renderer  # type: ignore[attr-defined]
 
     def configure_model(self) -> None:
         """Load policy, reference, critic and rewards; called by the Trainer, again on resume."""
@@ -118,7 +115,7 @@ class PPOModule(NetworkModule):
         if self.demonstrations is not None:
             self.demonstrations.load(self.tokenizer, self.renderer)
         # All processes have the same numbers, those of one process that would do everything.
-        self.generator = seeded_generator(self.trainer.strategy.root_device, "ppo", self.seed, 0)
+        self.generator = seeded_generator(self._root_device, "ppo", self.seed, 0)
 
     def _build(self) -> None:
         """Load the networks, each of its own or on one trunk."""
@@ -153,8 +150,16 @@ class PPOModule(NetworkModule):
 
     # ------------------------------------------------------------------ one iteration
 
-    def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
-        """One iteration: rollout, reward, advantages, a few epochs of minibatches."""
+    def forward(self, batch: PromptBatch) -> Completions:
+        """Sample a response to each prompt."""
+        assert self.networks is not None
+        return complete(self.networks.policy, batch, self.renderer, self.sampling, self.generator)
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
+        """One iteration: rollout, reward, advantages, a few epochs of minibatches.
+
+        Callbacks get ``metrics`` by name, and the first few responses as ``examples``, see `example_rows`.
+        """
         assert self.networks is not None
         iteration, policy, samples = self.trainer.global_step, self.networks.policy, self.advantages.samples
         with self.stopwatch.timed("sampling", self.device):
@@ -165,7 +170,8 @@ class PPOModule(NetworkModule):
             with self.stopwatch.timed("scoring", self.device):
                 trajectory = self.evaluate(completions)
         except NotFiniteError as error:
-            return leave_out(self, error)
+            leave_out(self, error)
+            return {"metrics": {}, "examples": []}
         trajectory.with_advantages(self.advantages, self.kl, self.kl_coefficient, self.settings.whiten)
         metrics = measured(completions, self.reward, self.judge)
         mine = rows_of_mine(completions.counted, self.device)
@@ -181,6 +187,7 @@ class PPOModule(NetworkModule):
             self.networks.refresh_reference()
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
         self.log_dict({"reward": metrics["reward"], "kl": metrics["kl"]}, prog_bar=True, logger=False)
+        return {"metrics": metrics, "examples": self.examples}
 
     @torch.no_grad()
     def evaluate(self, completions: Completions) -> Trajectory:
@@ -289,7 +296,8 @@ class PPOModule(NetworkModule):
         kl = from_all(difference.masked_fill(~sequences.response_mask, 0.0).sum(1)[: completions.counted]).mean()
         found = {"kl": kl, **measured(completions, self.reward.proxy, self.judge)}  # no baselines of unseen prompts
         counted = self.total(batch.counted)  # the same figures everywhere
-        self.log_dict({f"val/{name}": value for name, value in found.items()}, batch_size=counted, sync_dist=True)
+        named = {f"{self.part}/{name}": value for name, value in found.items()}
+        self.log_dict(named, batch_size=counted, sync_dist=True)
 
     test_step = validation_step
 
@@ -316,7 +324,7 @@ class PPOModule(NetworkModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the same random numbers; refuse another reward or reference, except for measuring."""
-        if self.trainer.state.fn != "fit":
+        if not self.is_training:
             return
         saved = checkpoint["ppo"]
         for what, mine in self._identity().items():
@@ -340,11 +348,11 @@ class PPOModule(NetworkModule):
             "demonstrations": "none" if self.demonstrations is None else self.demonstrations.fingerprint,
         }
 
-    def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
+    def export(self, directory: str | os.PathLike[str]) -> Path:
         """Write the policy as a Hugging Face directory that plain transformers loads; adapters are merged into it.
 
         They lie in its folder ``adapters`` as well, for a later training on the same trunk.
         """
         assert self.networks is not None
         also = self.networks.save_adapters if isinstance(self.networks, SharedTrunk) else None
-        return export(merged(self.networks.policy.model), renderer, directory, also)
+        return export(merged(self.networks.policy.model), self.renderer, directory, also)

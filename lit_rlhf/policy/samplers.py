@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from torch import nn
 
 from lit_rlhf.data.batches import Completions, PromptBatch
+from lit_rlhf.data.options import Configurable
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.store import Key
 from lit_rlhf.networks.policy_network import PolicyNetwork
@@ -12,7 +13,7 @@ from lit_rlhf.networks.sampling import Sampling
 from lit_rlhf.policy.rollout import complete, seeded_generator
 
 
-class Sampler(nn.Module, ABC):
+class Sampler(Configurable, nn.Module, ABC):
     """Draws k responses per prompt from a policy.
 
     Attributes:

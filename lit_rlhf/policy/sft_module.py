@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lit_rlhf.data.batches import ResponseBatch
+from lit_rlhf.data.batches import ResponseBatch, Sequences
 from lit_rlhf.data.preparation import View
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import masked_mean
@@ -29,6 +29,7 @@ class SFTModule(FineTunedModule):
             has the adapters added to its weights.
         micro_batch_size: Rows computed at a time, whose gradients are added up: the same step takes less memory. None
             computes the whole batch at once.
+        renderer: How text becomes tokens; None takes the model's own tokenizer and chat template.
     """
 
     view: View = "responses"
@@ -39,8 +40,9 @@ class SFTModule(FineTunedModule):
         optimizer: Optimizer | None = None,
         lora: LoRA | None = None,
         micro_batch_size: int | None = None,
+        renderer: Renderer | None = None,
     ) -> None:
-        super().__init__(model, optimizer, lora)
+        super().__init__(model, optimizer, lora, renderer)
         self.save_hyperparameters()
         check_size(micro_batch_size)
         self.micro_batch_size = micro_batch_size
@@ -51,8 +53,7 @@ class SFTModule(FineTunedModule):
         if self.network is None:
             with self.building():
                 self.network = PolicyNetwork(self.path).train()  # loading leaves dropout off
-            if self._trainer is not None:
-                check_embeddings(self.network.model, self.trainer.datamodule.renderer, self.path)  # type: ignore[attr-defined]
+            check_embeddings(self.network.model, self.renderer, self.path)
             self.name_base(self.network.model)
             self.add_adapters(self.network.model)
             if self.lora is not None:
@@ -62,6 +63,10 @@ class SFTModule(FineTunedModule):
     def on_fit_start(self) -> None:
         """Refuse micro-batches where their gradients would be wrong."""
         check_training(self.micro_batch_size, self, self.trainer)
+
+    def forward(self, batch: ResponseBatch | Sequences) -> Tensor:
+        """Log-probabilities of the response tokens ``(N, T)``, zero at padding."""
+        return self.network(batch.sequences if isinstance(batch, ResponseBatch) else batch)  # type: ignore[misc]
 
     def loss(self, batch: ResponseBatch) -> Tensor:
         """Mean negative log-likelihood of the response tokens."""
@@ -86,23 +91,23 @@ class SFTModule(FineTunedModule):
     def validation_step(self, batch: ResponseBatch, batch_idx: int) -> None:
         """Log the loss per token and the perplexity it amounts to."""
         loss = self.shared(self.loss(batch), batch, self._tokens(batch))
-        self.log("val/loss", loss, prog_bar=True, batch_size=self.total(self._tokens(batch)), sync_dist=True)
+        self.log(f"{self.part}/loss", loss, prog_bar=True, batch_size=self.total(self._tokens(batch)), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Perplexity from the mean over all tokens, not a mean of batch perplexities."""
-        loss = self.trainer.callback_metrics.get("val/loss")
+        loss = self.trainer.callback_metrics.get(f"{self.part}/loss")
         if loss is not None:
-            self.log("val/perplexity", loss.exp(), sync_dist=True)
+            self.log(f"{self.part}/perplexity", loss.exp(), sync_dist=True)
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
-    def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
+    def export(self, directory: str | os.PathLike[str]) -> Path:
         """Write a Hugging Face directory that plain transformers loads.
 
         Adapters are added to the weights, and lie in its folder ``adapters`` as well.
         """
-        return export(merged(self.network.model), renderer, directory, self.save_adapters)  # type: ignore[union-attr]
+        return export(merged(self.network.model), self.renderer, directory, self.save_adapters)  # type: ignore[union-attr]
 
     @staticmethod
     def _tokens(batch: ResponseBatch) -> int:

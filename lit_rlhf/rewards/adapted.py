@@ -1,11 +1,11 @@
 """What every module that learns a reward shares: its padding token, and the spread of its scores."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from lit_rlhf.data.preparation import View
-from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.networks.backbone import check_embeddings, ensure_pad_token
 from lit_rlhf.networks.fine_tuned import FineTunedModule
 
@@ -20,23 +20,29 @@ class AdaptedModule(FineTunedModule):
         model: Where the weights come from.
         optimizer: Learning rate and schedule.
         lora: The adapters; None trains all weights.
+        renderer: How text becomes tokens; None takes the model's own tokenizer and chat template.
     """
 
     view: View = "pairs"
 
-    def adapt(self, model: PreTrainedModel, renderer: Renderer) -> None:
+    def adapt(self, model: PreTrainedModel) -> None:
         """Give a freshly loaded model its padding token, and its adapters, if there are any."""
         self.name_base(model)  # before random rows are added to the embeddings
         self._config.calibration = None  # that of the model it starts from is no longer true
-        check_embeddings(model, renderer, self.path)  # before rows are added for a padding token
-        ensure_pad_token(model, renderer)
+        check_embeddings(model, self.renderer, self.path)  # before rows are added for a padding token
+        ensure_pad_token(model, self.renderer)
         self.add_adapters(model)
 
-    def remember_scores(self, moments: dict[str, float]) -> None:
+    def remember_scores(self, moments: dict[str, float], sources: Sequence[str]) -> None:
         """Keep ``mean``, ``std`` and ``n`` of the scores of a validation; the exported model brings them along."""
         if not self.trainer.sanity_checking:
-            datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            self._config.calibration = {**moments, "data": ", ".join(datamodule.source_names)}
+            self._config.calibration = {**moments, "data": ", ".join(sources)}
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether the data come from several sources, so that figures are given for each of them."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        return len(getattr(data, "source_names", ())) > 1
 
     @property
     def _config(self) -> PreTrainedConfig:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lit_rlhf.data.batches import PairBatch
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import simcse_loss, swav_loss
 from lit_rlhf.networks.adapters import LoRA
 from lit_rlhf.networks.dropout import add_dropout
@@ -47,6 +48,7 @@ class ContrastiveRewardModule(ScalarRewardModule):
         epsilon: Smoothness of the cluster assignments; used by ``swav`` only.
         iterations: Sinkhorn rounds of the assignments; used by ``swav`` only.
         dropout: Share that is dropped, above 0 and below 1; the paper's 0.05.
+        renderer: How text becomes tokens; None takes the model's own tokenizer and chat template.
 
     Raises:
         DataError: If an option is out of range.
@@ -65,8 +67,9 @@ class ContrastiveRewardModule(ScalarRewardModule):
         epsilon: float = 0.05,
         iterations: int = 3,
         dropout: float = 0.05,
+        renderer: Renderer | None = None,
     ) -> None:
-        super().__init__(model, optimizer, lora)
+        super().__init__(model, optimizer, lora, renderer=renderer)
         self.objective, self.contrast = objective, contrast
         self.beta = _BETA[objective, contrast] if beta is None else beta
         self.clusters = _PROTOTYPES[contrast] if prototypes is None else prototypes

@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from lit_rlhf.data.batches import PairBatch, Sequences
+from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.data.store import Store
 from lit_rlhf.networks.adapters import LoRA
+from lit_rlhf.networks.backbone import positions
 from lit_rlhf.networks.optimizer import Optimizer, check_precision
 from lit_rlhf.networks.sharding import clip_gradients, total_norm
 from lit_rlhf.networks.together import processes, rank, weight_among_all
@@ -39,6 +41,8 @@ class MetaRewardModule(ScalarRewardModule):
         inner_batch_size: Prompts per process whose samples make one inner step.
         max_grad_norm: Clipping of the outer gradient; 0 turns it off.
         seed: Of the order of the samples.
+        max_length: Most tokens of a sample's prompt and response; None takes as many as the model has positions for.
+        renderer: How text becomes tokens; None takes the model's own tokenizer and chat template.
     """
 
     def __init__(
@@ -52,20 +56,22 @@ class MetaRewardModule(ScalarRewardModule):
         inner_batch_size: int = 16,
         max_grad_norm: float = 1.0,
         seed: int = 0,
+        max_length: int | None = None,
+        renderer: Renderer | None = None,
     ) -> None:
-        super().__init__(model, optimizer, lora)
+        super().__init__(model, optimizer, lora, renderer=renderer)
         self.automatic_optimization = False
         self.samples_path, self.inner_lr, self.inner_batch_size, self.seed = samples, inner_lr, inner_batch_size, seed
         self.inner_step: Literal["plain", "unit", "relative"] = inner_step
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm, self.max_length = max_grad_norm, max_length
         self.samples: PolicySamples | None = None
 
     def on_fit_start(self) -> None:
         """Refuse scaled gradients, whose inner step and clipping would be others; read and tokenise the samples."""
         check_precision(self.trainer)
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         together = self.inner_batch_size * processes()
-        self.samples = PolicySamples(self.samples_path, datamodule.renderer, together, datamodule.max_length, self.seed)
+        longest = self.max_length or positions(self.network.model) or 10**9  # type: ignore[union-attr]
+        self.samples = PolicySamples(self.samples_path, self.renderer, together, longest, self.seed)
         told = f"samples: {len(self.samples.prompts):,} prompts, {self.samples.alike:,} left out with one response only"
         rank_zero_info(told)
 
@@ -77,11 +83,11 @@ class MetaRewardModule(ScalarRewardModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with other samples; measuring and exporting need none."""
         super().on_load_checkpoint(checkpoint)
-        if self.trainer.state.fn == "fit":
+        if self.is_training:
             Store(self.samples_path).check(checkpoint["samples"])
 
-    def training_step(self, batch: PairBatch, batch_idx: int) -> None:  # type: ignore[override]
-        """Move up J, take the preference gradient there, move back, apply it."""
+    def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Move up J, take the preference gradient there, move back, apply it; callbacks get ``difference``, J, too."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         before, difference = self._move_up()
@@ -96,6 +102,8 @@ class MetaRewardModule(ScalarRewardModule):
         self.lr_schedulers().step()  # type: ignore[union-attr]
         self.log_training(loss, chosen, rejected, batch)
         self.log("train/difference", difference, batch_size=len(batch), sync_dist=True)
+        scores = {"chosen": chosen.detach(), "rejected": rejected.detach()}
+        return {"loss": loss.detach(), "difference": difference, **scores}
 
     def _move_up(self) -> tuple[list[tuple[Parameter, Tensor]], Tensor]:
         """The inner step; returns the parameters with their values before it, and J."""

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
 from lit_rlhf.networks.together import rank
+
+Floats = NDArray[np.float64]
 
 
 class PairwiseAccuracy(Metric):
@@ -36,93 +39,6 @@ class PairwiseAccuracy(Metric):
     def compute(self) -> dict[str, float]:
         """``share``, ``low``, ``high`` and ``n``; NaN where nothing was counted."""
         return share_with_interval(float(self.correct), int(self.total))
-
-
-class BinnedAccuracy(Metric):
-    """Pairwise accuracy for each bin of another quantity, such as the pair's strength.
-
-    Args:
-        edges: Inner edges of the bins, ascending; K − 1 edges make K bins. A value on an edge belongs to the upper bin.
-    """
-
-    full_state_update = False
-    correct: Tensor
-    total: Tensor
-    value: Tensor
-    edges: Tensor
-
-    def __init__(self, edges: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("edges", torch.tensor(list(edges), dtype=torch.float64), persistent=False)
-        for name in ("correct", "total", "value"):
-            zeros = torch.zeros(len(edges) + 1, dtype=torch.float64)
-            self.add_state(name, zeros, dist_reduce_fx="sum")
-
-    def update(self, difference: Tensor, value: Tensor) -> None:
-        """Count pairs; those whose value is NaN are left out.
-
-        Args:
-            difference: Score of the chosen minus score of the rejected response ``(N,)``.
-            value: What the bins are of ``(N,)``.
-        """
-        known = ~value.isnan()
-        difference, value = difference[known], value[known].double()
-        where = torch.bucketize(value, self.edges, right=True)
-        for state, amount in ((self.correct, wins(difference)), (self.total, None), (self.value, value)):
-            state.index_add_(0, where, torch.ones_like(value) if amount is None else amount)
-
-    def compute(self) -> list[dict[str, float]]:
-        """For each bin that holds pairs: ``value`` (their mean), ``share``, ``low``, ``high`` and ``n``."""
-        rows = zip(self.correct.tolist(), self.total.tolist(), self.value.tolist(), strict=True)
-        return [
-            {"value": value / total, **share_with_interval(correct, int(total))}
-            for correct, total, value in rows
-            if total > 0
-        ]
-
-
-class Calibration(Metric):
-    """Whether σ(score difference) is the probability of being right: expected calibration error and its bins.
-
-    The confidence of a prediction is σ(|Δ|), between one half and one.
-
-    Args:
-        bins: Number of equal bins of confidence.
-    """
-
-    full_state_update = False
-    correct: Tensor
-    total: Tensor
-    confidence: Tensor
-
-    def __init__(self, bins: int = 10) -> None:
-        super().__init__()
-        self.bins = bins
-        for name in ("correct", "total", "confidence"):
-            self.add_state(name, torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, difference: Tensor) -> None:
-        """Count pairs by their score difference ``(N,)``."""
-        confidence = difference.double().abs().sigmoid()
-        where = ((confidence - 0.5) * 2 * self.bins).long().clamp(max=self.bins - 1)
-        self.correct.index_add_(0, where, wins(difference))
-        self.total.index_add_(0, where, torch.ones_like(confidence))
-        self.confidence.index_add_(0, where, confidence)
-
-    def compute(self) -> dict[str, Any]:
-        """``error`` (expected calibration error; NaN where nothing was counted) and ``bins``.
-
-        Each bin that holds pairs has ``confidence`` (their mean), ``share`` that is right, ``low``, ``high`` and ``n``.
-        """
-        rows = zip(self.correct.tolist(), self.total.tolist(), self.confidence.tolist(), strict=True)
-        bins = [
-            {"confidence": confidence / total, **share_with_interval(correct, int(total))}
-            for correct, total, confidence in rows
-            if total > 0
-        ]
-        count = float(self.total.sum())
-        gaps = sum(each["n"] * abs(each["share"] - each["confidence"]) for each in bins)
-        return {"error": gaps / count if count else math.nan, "bins": bins}
 
 
 class Moments(Metric):
@@ -210,6 +126,62 @@ def _d_prime(chosen: Any, rejected: Any, other_chosen: Any, other_rejected: Any)
     good, bad = chosen @ direction, rejected @ direction
     spread = math.sqrt((good.var() + bad.var()) / 2)
     return (good.mean() - bad.mean()) / spread if spread > 0 else 0.0
+
+
+def binned_accuracy(difference: Floats, value: Floats, edges: Sequence[float]) -> list[dict[str, float]]:
+    """Pairwise accuracy for each bin of another quantity, such as the pair's strength.
+
+    Args:
+        difference: Score of the chosen minus score of the rejected response ``(N,)``.
+        value: What the bins are of ``(N,)``; pairs whose value is NaN are left out.
+        edges: Inner edges of the bins, ascending; K − 1 edges make K bins. A value on an edge belongs to the upper bin.
+
+    Returns:
+        For each bin that holds pairs: ``value`` (their mean), ``share``, ``low``, ``high`` and ``n``.
+    """
+    known = ~np.isnan(value)
+    right, value = _wins(difference[known]), value[known]
+    where = np.searchsorted(edges, value, side="right")
+    return [
+        {"value": float(value[where == k].mean()), **share_with_interval(*_counted(right[where == k]))}
+        for k in np.unique(where)
+    ]
+
+
+def calibration(difference: Floats, bins: int = 10) -> dict[str, Any]:
+    """Whether σ(score difference) is the probability of being right.
+
+    The confidence of a prediction is σ(|Δ|), between one half and one.
+
+    Args:
+        difference: Score of the chosen minus score of the rejected response ``(N,)``.
+        bins: Number of equal bins of confidence.
+
+    Returns:
+        ``error`` (expected calibration error; NaN where there are no pairs) and ``bins``. Each bin that holds pairs has
+        ``confidence`` (their mean), ``share`` that is right, ``low``, ``high`` and ``n``.
+    """
+    confidence, right = 1 / (1 + np.exp(-np.abs(difference))), _wins(difference)
+    where = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    rows = [
+        {"confidence": float(confidence[where == k].mean()), **share_with_interval(*_counted(right[where == k]))}
+        for k in np.unique(where)
+    ]
+    gaps = sum(row["n"] * abs(row["share"] - row["confidence"]) for row in rows)
+    return {"error": gaps / len(difference) if len(difference) else math.nan, "bins": rows}
+
+
+def share_won(difference: Floats) -> dict[str, float]:
+    """``share`` of differences ``(N,)`` above 0, zeros counting half, with Wilson's ``low`` and ``high``, and ``n``."""
+    return share_with_interval(*_counted(_wins(difference)))
+
+
+def _wins(difference: Floats) -> Floats:
+    return (difference > 0) + 0.5 * (difference == 0)
+
+
+def _counted(right: Floats) -> tuple[float, int]:
+    return float(right.sum()), len(right)
 
 
 def wins(difference: Tensor) -> Tensor:

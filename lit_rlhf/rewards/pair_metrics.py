@@ -1,17 +1,18 @@
 """All that is measured of a reward model on preference pairs, in one object that modules and evaluation share."""
 
+import hashlib
 import math
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics import PearsonCorrCoef
+from torchmetrics import Metric, PearsonCorrCoef
 
 from lit_rlhf.data.batches import PairBatch
-from lit_rlhf.data.preparation import Row
-from lit_rlhf.rewards.metrics import BinnedAccuracy, Calibration, FeatureSeparation, Moments, PairwiseAccuracy
+from lit_rlhf.networks.together import listed_from_all
+from lit_rlhf.rewards.metrics import FeatureSeparation, Floats, Moments, binned_accuracy, calibration, share_won
 
 _BINS = 5  # of strength and of length gap
 
@@ -19,24 +20,19 @@ _BINS = 5  # of strength and of length gap
 class PairMetrics(nn.Module):
     """Accuracy against the labels and the true labels, by source, strength and length gap; calibration; score spread.
 
-    Args:
-        sources: Names of the data's sources, in the order of ``PairBatch.source``.
-        rows: The pairs that will be measured; the bins are the fifths of their strengths and length gaps.
+    The bins are the fifths of the strengths and length gaps of the pairs that were measured.
+
+    Attributes:
+        sources: Names of the sources that pairs came from, sorted; of all processes after `figures`.
     """
 
-    def __init__(self, sources: Sequence[str], rows: Sequence[Row] = ()) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        # All pairs first, then each source; in lists, since not every source's name can name a module.
-        self.groups = ["", *(f"/{name}" for name in sources if len(sources) > 1)]
-        self.accuracy: Any = nn.ModuleList(PairwiseAccuracy() for _ in self.groups)
-        self.true_accuracy: Any = nn.ModuleList(PairwiseAccuracy() for _ in self.groups)
-        self.longer_wins: Any = nn.ModuleList(PairwiseAccuracy() for _ in self.groups)
-        self.by_strength = BinnedAccuracy(_fifths([row.label.strength for row in rows]))
-        self.by_length_gap = BinnedAccuracy(_fifths([len(row.chosen) - len(row.rejected) for row in rows]))
-        self.calibration = Calibration()
+        self.pairs = _PairTable()
         self.scores = Moments()
         self.score_length = PearsonCorrCoef()
         self.separation = FeatureSeparation()
+        self.sources: list[str] = []
 
     def update(
         self, chosen: Tensor, rejected: Tensor, batch: PairBatch, features: tuple[Tensor, Tensor] | None = None
@@ -44,41 +40,42 @@ class PairMetrics(nn.Module):
         """Count one batch of scores, each ``(N,)``, and the features ``(N, H)`` that they were read off."""
         if features is not None:
             self.separation.update(*(side[: batch.counted] for side in features))
+        self.pairs.update(chosen - rejected, batch)
         if batch.idle:
             return
-        difference = chosen - rejected
-        gap = (batch.chosen.length - batch.rejected.length).float()
-        truth = batch.chosen_is_better
-        for number in range(len(self.groups)):
-            counted = batch.source == number - 1 if number > 0 else torch.ones_like(truth, dtype=torch.bool)
-            known = counted & (truth >= 0)
-            self.accuracy[number].update(difference[counted])
-            self.longer_wins[number].update(gap[counted])
-            self.true_accuracy[number].update((difference * (2 * truth - 1))[known])
-        self.by_strength.update(difference, batch.strength)
-        self.by_length_gap.update(difference, gap)
-        self.calibration.update(difference)
+        self.sources = sorted({*self.sources, *(record.source for record in batch.records)})
         lengths = torch.cat([batch.chosen.response_length, batch.rejected.response_length])
         self.scores.update(torch.cat([chosen, rejected]))
         self.score_length.update(torch.cat([chosen, rejected]).float(), lengths.float())
 
-    def figures(self) -> dict[str, float]:
-        """Every figure by the name it is logged under; what nothing was counted for is left out."""
+    def figures(self, by_source: bool = False) -> dict[str, float]:
+        """Every figure by the name it is logged under; what nothing was counted for is left out.
+
+        Args:
+            by_source: Whether to give the figures of each source even if all pairs that were measured come from one.
+        """
         found: dict[str, float] = {}
-        for number, suffix in enumerate(self.groups):
-            shares = {"accuracy": self.accuracy, "true_accuracy": self.true_accuracy, "longer_wins": self.longer_wins}
-            for name, metrics in shares.items():
-                share = metrics[number].compute()
-                found[f"{name}{suffix}"] = share["share"]
-                if name != "longer_wins":
-                    found |= {f"{name}{suffix}_low": share["low"], f"{name}{suffix}_high": share["high"]}
+        self.sources = sorted(set(listed_from_all(self.sources)))
+        pairs = self._columns()
+        groups = [("", slice(None))]
+        if by_source or len(self.sources) > 1:
+            groups += [(f"/{name}", pairs["source"] == _number(name)) for name in self.sources]
+        for suffix, rows in groups:
+            difference, truth = pairs["difference"][rows], pairs["truth"][rows]
+            shares = {
+                "accuracy": share_won(difference),
+                "true_accuracy": share_won((difference * (2 * truth - 1))[truth >= 0]),
+            }
+            for name, share in shares.items():
+                found |= {f"{name}{suffix}{end}": share[key] for end, key in _ENDS.items()}
+            found[f"longer_wins{suffix}"] = share_won(pairs["gap"][rows])["share"]
         moments = self.moments()
         found |= {"score_mean": moments["mean"], "score_std": moments["std"]}
-        found["calibration_error"] = self.calibration.compute()["error"]
+        found["calibration_error"] = calibration(pairs["difference"])["error"]
         found["score_length_correlation"] = float(self.score_length.compute())
         if self.separation.update_called:
             found["feature_separation"] = self.separation.compute()
-        for place, row in enumerate(self.by_strength.compute(), 1):
+        for place, row in enumerate(self.tables()["by_strength"], 1):
             found[f"accuracy_by_strength/{place}"] = row["share"]
         return {name: value for name, value in found.items() if not math.isnan(value)}
 
@@ -88,21 +85,63 @@ class PairMetrics(nn.Module):
 
     def tables(self) -> dict[str, list[dict[str, float]]]:
         """The binned figures: ``by_strength``, ``by_length_gap`` and ``reliability``."""
+        pairs = self._columns()
+        by_fifths = partial(_by_fifths, pairs["difference"])
         return {
-            "by_strength": self.by_strength.compute(),
-            "by_length_gap": self.by_length_gap.compute(),
-            "reliability": self.calibration.compute()["bins"],
+            "by_strength": by_fifths(pairs["strength"]),
+            "by_length_gap": by_fifths(pairs["gap"]),
+            "reliability": calibration(pairs["difference"])["bins"],
         }
 
     def reset(self) -> None:
-        """Forget all counts."""
-        for metric in self.modules():
-            if metric is not self and hasattr(metric, "reset"):
-                metric.reset()  # type: ignore[operator]
+        """Forget all pairs."""
+        self.sources = []
+        for metric in (self.pairs, self.scores, self.score_length, self.separation):
+            metric.reset()
+
+    def _columns(self) -> dict[str, Floats]:
+        rows: Tensor = self.pairs.compute()
+        return dict(zip(_COLUMNS, rows.cpu().numpy().T, strict=True))
 
 
-def _fifths(values: Sequence[float]) -> list[float]:
-    known = np.array([value for value in values if not math.isnan(value)])
-    if len(known) == 0:
-        return []
-    return sorted(set(np.quantile(known, np.arange(1, _BINS) / _BINS).tolist()))
+_ENDS = {"": "share", "_low": "low", "_high": "high"}
+_COLUMNS = ("difference", "gap", "truth", "strength", "source")
+
+
+class _PairTable(Metric):
+    """Keeps a row of numbers for each pair, of all processes in the end."""
+
+    full_state_update = False
+    rows: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("rows", [], dist_reduce_fx="cat")
+
+    def update(self, difference: Tensor, batch: PairBatch) -> None:
+        """Keep the pairs of a batch, with their score differences ``(N,)``."""
+        columns: list[Any] = [
+            difference,
+            batch.chosen.length - batch.rejected.length,
+            batch.chosen_is_better,
+            batch.strength,
+            torch.tensor([_number(record.source) for record in batch.records], dtype=torch.float64),
+        ]
+        self.rows.append(torch.stack([each.to(difference.device).double() for each in columns], 1)[: batch.counted])
+
+    def compute(self) -> Tensor:
+        """The rows ``(N, 5)``."""
+        if isinstance(self.rows, Tensor):
+            return self.rows
+        return torch.cat(self.rows) if self.rows else torch.empty(0, len(_COLUMNS), dtype=torch.float64)
+
+
+def _number(name: str) -> float:
+    """A whole number that names a source, and that float64 holds exactly."""
+    return float(int(hashlib.sha256(name.encode()).hexdigest()[:12], 16))
+
+
+def _by_fifths(difference: Floats, values: Floats) -> list[dict[str, float]]:
+    known = values[~np.isnan(values)]
+    edges = np.quantile(known, np.arange(1, _BINS) / _BINS) if len(known) else []
+    return binned_accuracy(difference, values, sorted(set(edges)))

@@ -5,22 +5,30 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from functools import partial
-from typing import Self
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from lit_rlhf.data.batches import Completions
 from lit_rlhf.data.errors import DataError, NotFiniteError
+from lit_rlhf.data.options import restored
 from lit_rlhf.data.rendering import Renderer
-from lit_rlhf.rewards.reward import SequenceReward
+from lit_rlhf.rewards.reward import Reward, SequenceReward
+
+if TYPE_CHECKING:
+    RewardOrFunction = Reward | Callable[..., float]
+else:
+    RewardOrFunction = Reward  # what the command line can build
+"""What modules take as a reward: from Python, a plain function of prompt and response will do."""
 
 
 class PythonReward(SequenceReward):
     """Any function of the two texts, and of all that is known of the prompt.
 
     Args:
-        function: ``(prompt, response) -> float``, as an import path such as ``my_package.rewards.politeness``.
+        function: ``(prompt, response) -> float``, or its import path, such as ``my_package.rewards.politeness``.
             A conversation of several turns comes as its messages joined by blank lines. One with a parameter ``record``
             is also given the `Record`: its messages with the system's, ``row`` with all columns of the file (a
             reference answer, say), ``chosen``, ``meta`` with the id.
@@ -33,12 +41,24 @@ class PythonReward(SequenceReward):
             late; it names the function, the prompt and the response.
     """
 
-    def __init__(self, function: Callable[..., float], scale: float = 1.0, timeout: float | None = None) -> None:
+    def __init__(self, function: Callable[..., float] | str, scale: float = 1.0, timeout: float | None = None) -> None:
         super().__init__()
+        if isinstance(function, str):
+            function = _imported(function)
         if timeout is not None and not timeout > 0:
             raise DataError(f"is {timeout}", "PythonReward, timeout", "Give seconds above 0, or leave it out.")
         self.function, self.scale, self.timeout = function, scale, timeout
         self._asks_for_record = _has_parameter(function, "record")
+
+    @classmethod
+    def remade(cls, arguments: dict[str, Any]) -> Self:
+        """Refuse to import whatever function a checkpoint names."""
+        if cls is PythonReward:
+            hint = "Give it: load_from_checkpoint(path, reward=your_function), or judge=."
+            raise DataError(
+                f"was {arguments.get('function')}, a function of one's own", "the checkpoint's reward", hint
+            )
+        return super().remade(arguments)
 
     def load(self, renderer: Renderer, policy_fingerprint: str) -> Self:
         """Nothing to open; what was remembered is forgotten."""
@@ -67,6 +87,22 @@ class PythonReward(SequenceReward):
                 raise NotFiniteError(f"gave {value} for {shown}", where)
             values.append(value)
         return self.scale * torch.tensor(values, device=completions.sequences.ids.device)
+
+
+def as_reward(reward: Reward | Callable[..., float] | dict[str, Any]) -> Reward:
+    """A reward as modules take it: itself, of a plain function a `PythonReward`, of plain options what they describe.
+
+    Raises:
+        DataError: If it is nothing of that kind.
+    """
+    reward = restored(reward)
+    if isinstance(reward, Reward):
+        return reward
+    if callable(reward):
+        return PythonReward(reward)
+    raise DataError(
+        f"is a {type(reward).__name__}", "reward", "Give a Reward, or a function (prompt, response) -> float."
+    )
 
 
 class GoldReward(PythonReward):
@@ -109,6 +145,16 @@ def _graded(completions: Completions) -> Tensor:
         total = sum(weight * found[name] for name, weight in GOLD_WEIGHTS.items())
         rows.append([*(found[name] for name in GOLD_WEIGHTS), float(is_refusal(text)), total])
     return torch.tensor(rows, dtype=torch.float64)
+
+
+def _imported(path: str) -> Callable[..., float]:
+    """The function of an import path."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        hint = "Give its import path, such as my_package.rewards.politeness, or the function itself."
+        raise DataError(f"{path!r} cannot be imported: {error}", "PythonReward, function", hint) from None
 
 
 def _texts(completions: Completions) -> Iterator[tuple[str, str]]:

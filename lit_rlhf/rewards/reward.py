@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from lit_rlhf.data.batches import Completions, Sequences, stack_sequences
 from lit_rlhf.data.errors import DataError, NotFiniteError
+from lit_rlhf.data.options import Configurable
 from lit_rlhf.data.rendering import Renderer
 
 
-class Reward(nn.Module):
+class Reward(Configurable, nn.Module):
     """Gives each response token a reward. Wrappers hold an inner reward and change what it gives.
 
     Construction is cheap and reads nothing; `load` opens models and stores.

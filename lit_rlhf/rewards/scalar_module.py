@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_rlhf.data.answers import adding_nothing
-from lit_rlhf.data.batches import PairBatch
+from lit_rlhf.data.batches import PairBatch, Sequences
 from lit_rlhf.data.rendering import Renderer
 from lit_rlhf.functional import bradley_terry_loss
 from lit_rlhf.networks.adapters import LoRA, merged
@@ -38,6 +38,7 @@ class ScalarRewardModule(AdaptedModule):
             computes the whole batch at once.
         attributes: Which of its numbers to go on with, where the head that it starts from gives several: one by its
             name or position, or a weighted sum.
+        renderer: How text becomes tokens; None takes the model's own tokenizer and chat template.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class ScalarRewardModule(AdaptedModule):
         lora: LoRA | None = None,
         micro_batch_size: int | None = None,
         attributes: int | dict[str, float] | str | None = None,
+        renderer: Renderer | None = None,
     ) -> None:
-        super().__init__(model, optimizer, lora)
+        super().__init__(model, optimizer, lora, renderer)
         self.save_hyperparameters()
         check_size(micro_batch_size)
         self.micro_batch_size, self.attributes = micro_batch_size, attributes
@@ -63,16 +65,21 @@ class ScalarRewardModule(AdaptedModule):
             network = RewardNetwork(self.path, attributes=self.attributes, option=option)
         network.without_bias()
         self.network = network.train()  # loading leaves dropout off
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.adapt(self.network.model, datamodule.renderer)
+        self.adapt(self.network.model)
         # Others read it at the same token, and get the score as it is: pipelines would apply a sigmoid.
         self.network.model.config.update({READ_AT: "template end", "problem_type": "regression"})
         self.finish(self.network)
-        self.metrics = PairMetrics(datamodule.source_names, datamodule.val_rows)
+        self.metrics = PairMetrics()
 
     def finish(self, network: RewardNetwork) -> None:
         """Split the network, which is complete; a variant may add to it before."""
         self.split(network)
+
+    def forward(self, batch: PairBatch | Sequences) -> Tensor | tuple[Tensor, Tensor]:
+        """Scores of chosen and rejected responses, each ``(N,)``; of plain sequences one score per row ``(N,)``."""
+        if isinstance(batch, Sequences):
+            return self.network(batch)  # type: ignore[misc]
+        return self.scores(self.features(batch))
 
     # ------------------------------------------------------------------ the loss
 
@@ -111,11 +118,11 @@ class ScalarRewardModule(AdaptedModule):
             scores.append((chosen.detach(), rejected.detach()))
             yield self.loss(chosen, rejected, part) * (len(part) / len(batch))
 
-    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        """One step on a batch of pairs."""
+    def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
+        """One step on a batch of pairs; callbacks get its ``loss``, and the scores ``chosen`` and ``rejected``."""
         loss, chosen, rejected = self.training_loss(batch)
         self.log_training(loss, chosen, rejected, batch)
-        return loss
+        return {"loss": loss, "chosen": chosen.detach(), "rejected": rejected.detach()}
 
     def log_training(self, loss: Tensor, chosen: Tensor, rejected: Tensor, batch: PairBatch) -> None:
         """Log loss and accuracy, on the labels as they were read: a flip changes what is learned, not what is said."""
@@ -125,40 +132,43 @@ class ScalarRewardModule(AdaptedModule):
 
     # ------------------------------------------------------------------ measuring
 
-    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """Count one batch."""
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Measure one batch; returns the scores ``chosen`` and ``rejected``, each ``(N,)``."""
         features = self.features(batch)
         chosen, rejected = self.scores(features)
         loss = self.shared(self.loss(chosen, rejected, batch), batch)
-        self.log("val/loss", loss, batch_size=self.total(batch.counted), sync_dist=True)
+        self.log(f"{self.part}/loss", loss, batch_size=self.total(batch.counted), sync_dist=True)
         good, bad = features.chunk(2)
         self.metrics.update(chosen, rejected, batch, (good, bad))
+        return {"chosen": chosen, "rejected": rejected}
 
     def on_validation_epoch_end(self) -> None:
         """Log all figures, and remember the spread of the scores for the export."""
-        figures, moments = self.metrics.figures(), self.metrics.moments()
+        figures, moments, sources = self.metrics.figures(self.has_sources), self.metrics.moments(), self.metrics.sources
         self.metrics.reset()
         # Computed over all processes, so equal on each of them.
-        self.log_dict({f"val/{name}": value for name, value in figures.items() if name != "accuracy"})
-        self.log("val/accuracy", figures["accuracy"], prog_bar=True)
-        self.remember_scores(moments)
-
-    def predict_step(self, batch: PairBatch, batch_idx: int) -> list[tuple[str, float]]:
-        """Hash of each pair, and by how much its chosen response outscores the rejected one."""
-        chosen, rejected = self.scores(self.features(batch))
-        hashes = [record.pair_hash for record in batch.records[: batch.counted]]
-        return list(zip(hashes, (chosen - rejected)[: batch.counted].tolist(), strict=True))
-
-    # ------------------------------------------------------------------ Lightning's hooks
+        self.log_dict({f"{self.part}/{name}": value for name, value in figures.items() if name != "accuracy"})
+        self.log(f"{self.part}/accuracy", figures["accuracy"], prog_bar=True)
+        self.remember_scores(moments, sources)
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
-    def export(self, directory: str | os.PathLike[str], renderer: Renderer) -> Path:
+    def predict_step(self, batch: PairBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """Of each pair ``pair_hash``, the scores ``chosen`` and ``rejected``, and their ``difference``."""
+        chosen, rejected = self.scores(self.features(batch))
+        names = ("chosen", "rejected", "difference")
+        columns = zip(*(each.tolist() for each in (chosen, rejected, chosen - rejected)), strict=True)
+        counted = zip(batch.records[: batch.counted], columns, strict=False)
+        return [{"pair_hash": record.pair_hash, **dict(zip(names, row, strict=True))} for record, row in counted]
+
+    # ------------------------------------------------------------------ hand-over
+
+    def export(self, directory: str | os.PathLike[str]) -> Path:
         """Write a directory that ``AutoModelForSequenceClassification`` loads, with equal scores.
 
         The adapters lie in its folder ``adapters`` as well: a policy on the same weights can share them.
         """
         assert self.network is not None
-        with adding_nothing(renderer.tokenizer):
-            return export(merged(self.network.model), renderer, directory, also=self.save_adapters)
+        with adding_nothing(self.renderer.tokenizer):
+            return export(merged(self.network.model), self.renderer, directory, also=self.save_adapters)

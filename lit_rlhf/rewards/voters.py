@@ -91,6 +91,7 @@ def vote(voter: ScalarRewardModule, data: PreferenceDataModule, directory: str |
         hint = "Leave out data.treatments here; give them to the run that uses the table."
         raise DataError("voters are trained on the labels as they are", "option data.treatments", hint)
     data.load("pairs", data.tokenizer or voter.tokenizer)
+    voter.renderer = data.renderer
     _warn_of_repetition(data.train_rows, voting)
     key = _key(voter, data, voting)
     parts = Store(Path(directory) / "voters")
@@ -180,7 +181,7 @@ def _train(voter: ScalarRewardModule, data: PreferenceDataModule, judged: list[R
     )
     trainer.fit(voter, datamodule=data)
     predictions: Any = trainer.predict(voter, data.plain_dataloader(judged))
-    pairs = [pair for batch in predictions for pair in batch]
+    pairs = [(row["pair_hash"], row["difference"]) for batch in predictions for row in batch]
     return dict(listed_from_all(pairs) if trainer.world_size > 1 else pairs)
 
 

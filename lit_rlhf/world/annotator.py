@@ -9,6 +9,7 @@ from statistics import NormalDist, fmean, pstdev
 from typing import NamedTuple, Self
 
 from lit_rlhf.data.errors import DataError
+from lit_rlhf.data.options import Configurable
 from lit_rlhf.world.families import FAMILIES
 from lit_rlhf.world.families.safety import is_refusal
 from lit_rlhf.world.gold import gold_reward
@@ -72,7 +73,7 @@ def prompt_bias(prompt: str, prompts: Prompts = embedded_prompts) -> float:
     return (_raw_trait("bias", prompt) - mean) / spread
 
 
-class Annotator:
+class Annotator(Configurable):
     """Chooses between two responses by Bradley-Terry on a biased score, then errs at a known rate.
 
     P(first preferred) = sigmoid((score(first) - score(second)) / temperature); then the label is flipped,

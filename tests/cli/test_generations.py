@@ -16,23 +16,22 @@ def fake_trainer(folder, step: int = 0) -> SimpleNamespace:
     )
 
 
-def examples(step: int) -> SimpleNamespace:
-    rows = [{"prompt": "Why?", "response": f"Because {step}.", "proxy_reward": step, "baseline_mean": None}] * 2
-    return SimpleNamespace(examples=rows)
+def examples(step: int) -> list[dict]:
+    return [{"prompt": "Why?", "response": f"Because {step}.", "proxy_reward": step, "baseline_mean": None}] * 2
 
 
 def generate(folder, first: int, last: int) -> list[dict]:
     callback = Generations(every_n_steps=3)
-    callback.on_train_start(fake_trainer(folder, first - 1), examples(0))  # type: ignore[arg-type]
+    callback.on_train_start(fake_trainer(folder, first - 1), None)  # type: ignore[arg-type]
     for step in range(first, last + 1):
-        callback.on_train_batch_end(fake_trainer(folder, step), examples(step))  # type: ignore[arg-type]
+        callback.on_train_batch_end(fake_trainer(folder, step), None, {"examples": examples(step)})  # type: ignore[arg-type]
     return [json.loads(line) for line in (folder / "generations.jsonl").read_text().splitlines()]
 
 
 def test_generations_come_at_the_first_and_then_every_nth_iteration(tmp_path):
     rows = generate(tmp_path, 1, 8)
     assert [row["step"] for row in rows] == [1, 1, 4, 4, 7, 7]
-    assert rows[2] == {"step": 4, **examples(4).examples[0]}
+    assert rows[2] == {"step": 4, **examples(4)[0]}
 
 
 def test_generations_of_a_resumed_run_stand_there_once(tmp_path):
@@ -48,13 +47,13 @@ def logged_to_wandb(folder, rows: list[dict]) -> list[dict]:
     experiment = SimpleNamespace(log=lambda values, commit: logged.append(values))
     trainer = fake_trainer(folder, 1)
     trainer.loggers = [object.__new__(type("Logger", (WandbLogger,), {"experiment": experiment}))]
-    Generations().on_train_batch_end(trainer, SimpleNamespace(examples=rows))  # type: ignore[arg-type]
+    Generations().on_train_batch_end(trainer, None, {"examples": rows})  # type: ignore[arg-type]
     return logged
 
 
 def test_what_is_known_of_every_token_is_a_list_in_the_file_and_a_picture_elsewhere(tmp_path):
     tokens = {"tokens": ["Be", "cause", ""], "token_rewards": [0.0, -2.0, 1.0], "token_advantages": [0.5, 0.0, 4.0]}
-    rows = [example | tokens for example in examples(1).examples]
+    rows = [example | tokens for example in examples(1)]
     (values,) = logged_to_wandb(tmp_path, rows)
     written = [json.loads(line) for line in (tmp_path / "generations.jsonl").read_text().splitlines()]
     assert written == [{"step": 1, **row} for row in rows]
@@ -69,24 +68,24 @@ def test_the_last_heatmaps_lie_in_the_runs_folder(tmp_path):
     tokens = {"tokens": ["Be", "cause", ""], "token_rewards": [0.0, -2.0, 1.0], "token_advantages": [0.5, 0.0, 4.0]}
     callback = Generations(every_n_steps=1)
     for step in (1, 2):
-        rows = [example | tokens for example in examples(step).examples]
-        callback.on_train_batch_end(fake_trainer(tmp_path, step), SimpleNamespace(examples=rows))  # type: ignore[arg-type]
+        rows = [example | tokens for example in examples(step)]
+        callback.on_train_batch_end(fake_trainer(tmp_path, step), None, {"examples": rows})  # type: ignore[arg-type]
     callback.on_train_end(fake_trainer(tmp_path, 2), None)  # type: ignore[arg-type]
     assert "token advantages, iteration 2" in (tmp_path / "token_advantages.html").read_text()
     assert (tmp_path / "token_rewards.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_examples_without_tokens_bring_no_heatmaps(tmp_path):
-    (values,) = logged_to_wandb(tmp_path, examples(1).examples)
+    (values,) = logged_to_wandb(tmp_path, examples(1))
     assert list(values) == ["generations"]
     callback = Generations()
-    callback.on_train_batch_end(fake_trainer(tmp_path, 1), examples(1))  # type: ignore[arg-type]
+    callback.on_train_batch_end(fake_trainer(tmp_path, 1), None, {"examples": examples(1)})  # type: ignore[arg-type]
     callback.on_train_end(fake_trainer(tmp_path, 1), None)  # type: ignore[arg-type]
     assert not list(tmp_path.glob("token_*"))
 
 
 def test_modules_without_examples_write_no_generations(tmp_path):
-    Generations().on_train_batch_end(fake_trainer(tmp_path, 1), SimpleNamespace())  # type: ignore[arg-type]
+    Generations().on_train_batch_end(fake_trainer(tmp_path, 1), None, {"loss": 1.0})  # type: ignore[arg-type]
     assert not (tmp_path / "generations.jsonl").exists()
 
 
@@ -101,10 +100,10 @@ def steps(folder) -> list[int]:
 def finish(folder, first: int, last: int) -> None:
     """Iterations to the end of training."""
     callback = Generations(every_n_steps=3)
-    callback.on_train_start(fake_trainer(folder, first - 1), examples(0))  # type: ignore[arg-type]
+    callback.on_train_start(fake_trainer(folder, first - 1), None)  # type: ignore[arg-type]
     for step in range(first, last + 1):
-        callback.on_train_batch_end(fake_trainer(folder, step), examples(step))  # type: ignore[arg-type]
-    callback.on_train_end(fake_trainer(folder, last), examples(last))  # type: ignore[arg-type]
+        callback.on_train_batch_end(fake_trainer(folder, step), None, {"examples": examples(step)})  # type: ignore[arg-type]
+    callback.on_train_end(fake_trainer(folder, last), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("last", "expected"), [(1, [1]), (2, [1, 2]), (4, [1, 4]), (6, [1, 4, 6])])

@@ -91,6 +91,9 @@ def test_baselines_refuse_them_too(lit, tiny_model, tiny_reward_model, tmp_path)
     model = {"class_path": "lit_rlhf.policy.BaselineModule", "init_args": given}
     with pytest.raises(DataError, match=r"trainer\.precision: is bf16-true"):
         lit("predict", tmp_path, {"model": model, "data": {"sources": source}, "trainer": {"precision": "bf16-true"}})
-    module, data = SFTModule(tiny_model), PreferenceDataModule(WorldDemonstrations(4), max_length=200)
+    module, data = (
+        SFTModule(tiny_model),
+        PreferenceDataModule(WorldDemonstrations(4), tokenizer=tiny_model, view="responses", max_length=200),
+    )
     with pytest.raises(DataError, match=r"trainer\.precision: is 64-true"):  # without the command line
         Trainer(precision="64-true", accelerator="cpu", logger=False, barebones=True).fit(module, data)

@@ -39,10 +39,12 @@ def test_the_commands_for_own_pairs_work_one_after_another(monkeypatch, tmp_path
         quiet = ["--trainer.enable_progress_bar", "false"] if words[0] in commands.LIGHTNING else []
         assert dispatch([*words, *quiet]) == 0
     assert AutoModelForCausalLM.from_pretrained("runs/mine/ppo/model").num_parameters() > 0
-    (python,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    scoring, training = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     names: dict = {}
-    exec(python.replace("model.score", "scores = model.score"), names)
+    exec(scoring.replace("model.score", "scores = model.score"), names)
     assert len(names["scores"]) == 1
+    exec(training.replace("path/to/model", tiny_model).replace("my-pairs", "pairs"), names)
+    assert names["module"].hparams["model"] == tiny_model
     assert len(Path("runs/mine/ppo/metrics.jsonl").read_text().splitlines()) >= 20
 
 

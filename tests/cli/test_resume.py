@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from lightning import Callback
 
 from lit_rlhf.cli.throughput import without_throughput
 from lit_rlhf.data.errors import DataError
@@ -129,7 +130,7 @@ def test_killed_between_the_last_step_and_the_hand_over(lit, options, uninterrup
     module = "ScalarRewardModule"
     given = options(module) | hand_over(tmp_path)
 
-    def dies(self, directory, renderer):
+    def dies(self, directory):
         raise RuntimeError("the disk is full")
 
     monkeypatch.setattr(MODULES[module], "export", dies)
@@ -153,6 +154,86 @@ def test_a_finished_run_can_be_prolonged(lit, options, tmp_path, module):
     assert (trainer.global_step, trainer.current_epoch) == (8, 2)
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]  # with validation behind each epoch
+
+
+LIMITS = {
+    "in the middle of an epoch": {"max_steps": 3},
+    "with the epoch": {"max_epochs": 1},
+    "with the epoch, by steps": {"max_steps": 4},
+    "in the second epoch": {"max_steps": 6},
+}
+
+
+@pytest.fixture(scope="module")
+def constant(lit, options, tmp_path_factory):
+    """Options without a schedule that depends on the number of steps, and the outcome of a whole run with them."""
+    finished: dict[str, tuple] = {}
+
+    def outcome(module: str) -> tuple:
+        given = options(module)
+        given["model"] = json.loads(json.dumps(given["model"]))
+        given["model"]["init_args"]["optimizer"] = {"lr": 1e-3, "schedule": "constant", "warmup": 0.0}
+        if module not in finished:
+            folder = tmp_path_factory.mktemp(module)
+            finished[module] = result(folder, lit("fit", folder, given | hand_over(folder)))
+        return given, finished[module]
+
+    return outcome
+
+
+@pytest.mark.parametrize("module", ["SFTModule", "ScalarRewardModule", "PPOModule"])
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_run_that_ended_and_goes_on_is_the_run_that_never_ended(lit, constant, tmp_path, module, limit):
+    given, whole = constant(module)
+    ended = given | {"trainer": {**given["trainer"], **LIMITS[limit]}}
+    lit("fit", tmp_path, ended)
+    assert resumed(lit, tmp_path, given | hand_over(tmp_path)) == whole
+
+
+@pytest.mark.parametrize("variant", ["gradients are added up", "rows are streamed", "time is over"])
+def test_a_run_that_ended_goes_on_exactly_however_it_is_trained(lit, constant, tmp_path, variant):
+    given = json.loads(json.dumps(constant("ScalarRewardModule")[0]))
+    limit: dict = {"max_steps": 3}
+    if variant == "gradients are added up":
+        given["trainer"]["accumulate_grad_batches"], limit = 2, {"max_steps": 1}
+    if variant == "rows are streamed":
+        file = tmp_path / "pairs.jsonl"
+        rows = [{"prompt": f"Why {i}?", "chosen": "Because " * (i % 5 + 1), "rejected": "No."} for i in range(32)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        given["data"] |= {"sources": str(file), "streaming": {"window": 32}}
+    if variant == "time is over":
+        stops = {"class_path": "tests.cli.test_resume.StopsAfter", "init_args": {"steps": 3}}
+        limit = {"callbacks": [stops]}
+
+    def run(folder, *words, **trainer) -> list:
+        cli = lit("fit", folder, given | {"trainer": {**given["trainer"], **trainer}} | hand_over(folder), *words)
+        history = without_throughput((folder / "metrics.jsonl").read_text())
+        return [cli.trainer.global_step, (folder / "model" / "model.safetensors").read_bytes(), history]
+
+    whole = run(tmp_path / "whole")
+    ended = run(tmp_path / "parts", **limit)
+    assert 0 < ended[0] < whole[0]
+    parts = run(tmp_path / "parts", "--ckpt_path", str(tmp_path / "parts" / "checkpoints" / "last.ckpt"))
+    assert parts[:2] == whole[:2]
+    assert [row for row in parts[2] if "train/loss" in row] == [row for row in whole[2] if "train/loss" in row]
+
+
+class StopsAfter(Callback):
+    """Tells the Trainer to stop, as a limit of time does."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer, *rest) -> None:
+        trainer.should_stop = trainer.global_step >= self.steps
+
+
+def test_a_schedule_that_spans_other_steps_than_before_is_said(lit, options, tmp_path, caplog):
+    given = options("SFTModule")
+    lit("fit", tmp_path, given | {"trainer": {**given["trainer"], "max_steps": 3}})
+    with caplog.at_level("INFO"):
+        lit("fit", tmp_path, given, "--ckpt_path", str(tmp_path / "checkpoints" / "last.ckpt"))
+    assert "made for 3 steps, now it spans 8" in caplog.text
 
 
 def test_resuming_on_other_data_is_refused(lit, options, tmp_path):

@@ -103,6 +103,26 @@ def test_the_saved_config_runs_the_same_again(lit, tiny_model, tmp_path):
     assert yaml.safe_load(saved.read_text())["model"]["init_args"]["optimizer"]["lr"] == 1.0e-3
 
 
+def test_a_logger_gets_each_option_once_as_plain_values(lit, tiny_model, tmp_path):
+    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": str(tmp_path)}}
+    lit("fit", tmp_path, options(tiny_model, logger=logger))
+    (file,) = tmp_path.rglob("hparams.yaml")
+    logged = yaml.safe_load(file.read_text())  # plain values: the safe loader makes no objects
+    assert set(logged) == {"config", "data_counts"}
+    assert logged["config"]["model"]["init_args"]["optimizer"]["lr"] == 1e-3
+
+
+def test_a_checkpoint_of_the_command_line_is_loaded_from_python(lit, tiny_model, tmp_path):
+    given = options(tiny_model)
+    given["data"]["template"] = "plain"
+    cli = lit("fit", tmp_path, given)
+    loaded = SFTModule.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert loaded.optimizer.lr == 1e-3
+    assert loaded.renderer.fingerprint == cli.datamodule.renderer.fingerprint
+    for name, value in cli.model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
 def test_each_command_saves_a_config_of_its_own(lit, tiny_model, tmp_path):
     for command in ("fit", "validate"):
         lit(command, tmp_path, options(tiny_model) | {"data": options(tiny_model)["data"] | {"val_fraction": 0.2}})

@@ -67,7 +67,7 @@ def rows(*lengths: int) -> Sequences:
 
 def pairs(idle: bool = False) -> PairBatch:
     nothing = torch.zeros(2)
-    return PairBatch(rows(3, 5), rows(4, 8), *[nothing] * 6, records=[], idle=idle)  # type: ignore[arg-type]
+    return PairBatch(rows(3, 5), rows(4, 8), *[nothing] * 5, records=[], idle=idle)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("trouble", [None, "validation", "checkpoint"])

@@ -30,6 +30,7 @@ def batches_of_a_run(
     module: Learner, data: PreferenceDataModule, checkpoint: Path | None = None, stop: tuple[int, Path] | None = None
 ) -> list[str]:
     """The prompts of every batch of two epochs; from a checkpoint on, or up to a step, after which one is written."""
+    data.view, data.tokenizer = module.view, module.tokenizer
     trainer = Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False,

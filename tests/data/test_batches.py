@@ -98,7 +98,7 @@ def test_moving_a_batch_moves_all_its_tensors_and_nothing_else(move):
     batches = [
         (sequences, 3),
         (ResponseBatch(sequences), 3),
-        (PairBatch(sequences, sequences, two, two, two > 0, two, two, two, []), 12),
+        (PairBatch(sequences, sequences, two, two > 0, two, two, two, []), 11),
         (PromptBatch(*pad_rows([[1], [2, 3]], PAD), [RECORD, RECORD]), 2),
         (Completions(sequences, two.bool(), [RECORD, RECORD], ["a", "b"]), 4),
     ]

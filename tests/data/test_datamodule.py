@@ -178,8 +178,8 @@ def test_pair_batches_hold_the_rows_and_what_is_known_of_them(build):
         assert {data.renderer.response_text(ids) for ids in batch.chosen.response_lists()} == {"Good."}
         assert {data.renderer.response_text(ids) for ids in batch.rejected.response_lists()} == {"No."}
         assert torch.equal(batch.chosen.prompt_length, batch.rejected.prompt_length)
-        seen.update(zip(batch.source.tolist(), batch.chosen_is_better.tolist(), strict=True))
-    assert seen == {(0, -1): 30, (1, -1): 10, (1, 1): 10, (1, 0): 10}
+        seen.update(zip((record.source for record in batch.records), batch.chosen_is_better.tolist(), strict=True))
+    assert seen == {("other", -1): 30, ("known", -1): 10, ("known", 1): 10, ("known", 0): 10}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_training_is_shuffled_and_everything_else_keeps_its_order(build, world):
 
 def test_padding_can_be_filled_with_anything(build):
     data = build(Listed([pair("Give"), pair("Give a good tip")]), val_fraction=0.0)
-    first, second = (collate_rows(data.train_rows, "pairs", pad_id, ["listed"]) for pad_id in (0, 17))
+    first, second = (collate_rows(data.train_rows, "pairs", pad_id) for pad_id in (0, 17))
     mask = first.chosen.mask
     assert not mask.all()
     assert torch.equal(first.chosen.ids[mask], second.chosen.ids[mask])
@@ -269,7 +269,7 @@ THREE = numbered(range(3))
         (lambda path, file: PreferenceDataModule(file).load("pairs", "/no/such/place"), "/no/such/place"),
         (lambda path, file: PreferenceDataModule("/no/such/pairs.jsonl").load("pairs", path), "/no/such/pairs.jsonl"),
         (lambda path, file: PreferenceDataModule(file).load("pairs", path), "broken.jsonl:2"),
-        (lambda path, file: PreferenceDataModule(Listed(numbered([1]))).setup(), "Call load"),
+        (lambda path, file: PreferenceDataModule(Listed(numbered([1]))).setup(), "option view: is missing"),
         (
             lambda path, file: PreferenceDataModule(Listed(numbered(range(9))), max_length=3).load("pairs", path),
             "option data.sources: no pairs are left\n  What was read: 0 kept, 9 over length. Raise data.max_length",

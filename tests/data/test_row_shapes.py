@@ -300,7 +300,7 @@ REFUSED_FOR_GOOD = [
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, said("x")]}, "image_url"),
     ({"id": 3}, "no known format has the fields"),
     ({"prompt": Q, "rejected": BAD}, "'rejected' needs a better response beside it"),
-    ({"prompt": Q, "responses": {"model_a": GOOD, "model_b": BAD}, "winner": "model_a"}, "Name the columns as"),
+    ({"prompt": Q, "responses": {"model_a": GOOD, "model_b": BAD}, "winner": "model_a"}, "as a list of texts"),
 ]
 
 
@@ -401,3 +401,16 @@ BROKEN_WHOLE = (
     "latin1.jsonl",
     "trailing_comma.json",
 )
+
+
+def test_scores_under_the_names_of_the_two_sides_are_kept(read):
+    row = {"prompt": Q, "chosen": GOOD, "rejected": BAD, "scores": {"chosen": 9, "rejected": 2}}
+    (record,), report = read(row)
+    assert (record.chosen_scores, record.rejected_scores) == ((9.0,), (2.0,))
+    assert "scores" in report.used
+
+
+@pytest.mark.parametrize("responses", [{"a": GOOD, "b": BAD}, json.dumps({"a": GOOD, "b": BAD})])
+def test_responses_as_an_object_are_refused_by_that_word(read, responses):
+    with pytest.raises(DataError, match=r"'responses' is an object(.|\n)*as a list of texts"):
+        read({"prompt": Q, "responses": responses, "scores": {"a": 1, "b": 0}})

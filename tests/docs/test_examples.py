@@ -13,6 +13,7 @@ from lit_rlhf.cli import commands
 from lit_rlhf.cli.stage import make_cli
 from lit_rlhf.data.files import PairFiles
 from lit_rlhf.data.formats import FORMATS, detect_format
+from lit_rlhf.world import write_base_model
 from tests.docs.pages import DOCS, PAGES, ROOT, blocks, hooks
 
 EXTENDING = sorted((DOCS / "extending").glob("*.md"))
@@ -73,6 +74,26 @@ def test_every_config_becomes_a_stage(path, own_files, tmp_path):
         assert type(cli.model).__name__ == content["model"]["class_path"].rpartition(".")[2]
         given = content["model"]["init_args"]
         assert given.keys() <= cli.config["model"]["init_args"].as_dict().keys()
+
+
+@pytest.fixture(scope="module")
+def with_pairs_and_model(tmp_path_factory):
+    """A folder as the page on Python takes it."""
+    folder = tmp_path_factory.mktemp("from_python")
+    write_base_model(folder / "path" / "to" / "model", "tiny")
+    rows = [{"prompt": f"Name fruit {i}.", "chosen": "An apple.", "rejected": "A chair."} for i in range(24)]
+    (folder / "my-pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+SCRIPTS = [block.text for block in blocks(DOCS / "from_python.md") if block.mark == "script"]
+
+
+@pytest.mark.parametrize("number", range(len(SCRIPTS)))
+def test_scripts_of_the_page_on_python_run_one_after_another(number, with_pairs_and_model, monkeypatch):
+    monkeypatch.chdir(with_pairs_and_model)
+    exec(compile(SCRIPTS[number], f"script {number}", "exec"), {"__name__": "script"})
+    assert len(SCRIPTS[number].splitlines()) <= 25
 
 
 FORMAT_BLOCKS = [block for block in blocks(DOCS / "data_formats.md") if block.mark in ("format", "fields")]

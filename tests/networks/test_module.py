@@ -9,7 +9,7 @@ from lit_rlhf.networks.module import NetworkModule
 
 
 def test_a_network_whose_weights_were_left_in_their_files_is_named():
-    module = NetworkModule()
+    module = NetworkModule("nowhere")
     module.inner = nn.Linear(2, 2)
     module.split_all()
     module.other = nn.Linear(2, 2, device=torch.device("meta"))

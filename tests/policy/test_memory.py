@@ -32,7 +32,8 @@ def peak():  # a process inherits what getrusage counts from the one that starte
     return (own[0] if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
 import torch._dynamo  # what optimisers import late is no memory of theirs
 before = peak()
-data = PreferenceDataModule(WorldPrompts(8), tokenizer=model, val_fraction=0.0, batch_size=8, max_length=80)
+data = PreferenceDataModule(WorldPrompts(8), tokenizer=model, view="prompts", val_fraction=0.0,
+                            batch_size=8, max_length=80)
 module = PPOModule(model, ScalarReward(reward, scale=1.0), lora=LoRA(r=4) if trunk else None,
                    sampling=Sampling(max_new_tokens=8), settings=PPOSettings(minibatch_size=4))
 Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,

@@ -61,7 +61,7 @@ def test_perplexity_is_over_all_tokens_of_ragged_batches(run, lit, tmp_path):
     assert metrics["val/loss"].item() == pytest.approx(mean, abs=1e-5)
     assert metrics["val/perplexity"].item() == pytest.approx(math.exp(mean), rel=1e-5)
     tested = lit("test", tmp_path, options(exported)).trainer.callback_metrics
-    assert tested["val/perplexity"].item() == pytest.approx(math.exp(mean), rel=1e-5)
+    assert tested["test/perplexity"].item() == pytest.approx(math.exp(mean), rel=1e-5)
 
 
 def test_export_gives_the_same_logits_in_plain_transformers(run):

@@ -1,6 +1,5 @@
 import json
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,9 +24,7 @@ def built(model: str, **options) -> tuple[ContrastiveRewardModule, PairBatch]:
     datamodule.load("pairs", model)
     torch.manual_seed(0)
     module = ContrastiveRewardModule(model, **options)
-    module._trainer = SimpleNamespace(datamodule=datamodule)  # type: ignore[assignment]
     module.configure_model()
-    module._trainer = None  # logs nothing
     batch = next(iter(datamodule.train_dataloader()))
     batch.margin, batch.target = torch.linspace(0, 1, 8), torch.linspace(0.5, 1, 8)
     return module.train(), batch

@@ -175,7 +175,7 @@ def test_a_step_of_a_few_pairs_keeps_less_for_the_way_back(tiny_model, monkeypat
         ids = torch.ones(rows, 4, dtype=torch.long)
         row = Sequences(ids, torch.full((rows,), 2), torch.full((rows,), 4))
         numbers = torch.zeros(rows)
-        whole = PairBatch(row, row, numbers, numbers, numbers.bool(), numbers, numbers + 1, numbers, [None] * rows)
+        whole = PairBatch(row, row, numbers, numbers.bool(), numbers, numbers + 1, numbers, [None] * rows)
         module.training_loss(whole)
         return seen
 

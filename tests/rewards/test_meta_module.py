@@ -135,7 +135,7 @@ def test_one_step_is_the_hand_computed_first_order_step(eta):
     chosen = stack_sequences([[1], [2]], [[3, 4], [5]], 0)
     rejected = stack_sequences([[1], [2]], [[6], [4, 4, 1]], 0)
     zero, one = torch.zeros(2), torch.ones(2)
-    batch = PairBatch(chosen, rejected, zero.long(), zero.long(), zero.bool(), zero, one, zero, [])
+    batch = PairBatch(chosen, rejected, zero.long(), zero.bool(), zero, one, zero, [])
     samples = stack_sequences([[1], [1], [1], [2], [2]], [[3], [4, 5], [6, 6], [1], [2, 3]], 0)
     module.samples = SimpleNamespace(batch=lambda step: (samples, [3, 2]))
     run_one_step(module, batch)

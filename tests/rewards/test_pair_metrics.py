@@ -3,7 +3,6 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_rlhf.data.batches import PairBatch, stack_sequences
-from lit_rlhf.data.treatments import Label
-from lit_rlhf.rewards.metrics import BinnedAccuracy, Calibration, FeatureSeparation, wilson_interval
+from lit_rlhf.data.records import Message, Record
+from lit_rlhf.rewards.metrics import FeatureSeparation, binned_accuracy, calibration, wilson_interval
 from lit_rlhf.rewards.pair_metrics import PairMetrics
 
 DIFFERENCES = st.lists(st.integers(-6, 6).map(lambda x: x / 2), min_size=1, max_size=40)
@@ -23,20 +22,15 @@ def win(difference):
     return (difference > 0) + 0.5 * (difference == 0)
 
 
-def chunks(values, size=7):
-    return [values[i : i + size] for i in range(0, len(values), size)]
-
-
 # ---------------------------------------------------------------------- single metrics
 
 
 @given(st.lists(st.tuples(st.integers(-6, 6), st.integers(-3, 3) | st.none()), min_size=1, max_size=40))
-def test_binned_accuracy_equals_a_loop_and_does_not_depend_on_the_batches(pairs):
+def test_binned_accuracy_equals_a_loop(pairs):
     edges = [-1.0, 0.5, 2.0]
-    metric = BinnedAccuracy(edges)
-    for part in chunks(pairs):
-        values = torch.tensor([math.nan if value is None else float(value) for _, value in part])
-        metric.update(torch.tensor([float(d) for d, _ in part]), values)
+    differences, values = zip(*pairs, strict=True)
+    known = np.array([math.nan if value is None else float(value) for value in values])
+    rows = binned_accuracy(np.array(differences, dtype=float), known, edges)
     expected = []
     for low, high in zip([-math.inf, *edges], [*edges, math.inf], strict=True):
         inside = [(d, v) for d, v in pairs if v is not None and low <= v < high]
@@ -44,22 +38,19 @@ def test_binned_accuracy_equals_a_loop_and_does_not_depend_on_the_batches(pairs)
             correct = sum(win(d) for d, _ in inside)
             bounds = wilson_interval(correct, len(inside))
             expected.append((np.mean([v for _, v in inside]), correct / len(inside), *bounds, len(inside)))
-    found = [(row["value"], row["share"], row["low"], row["high"], row["n"]) for row in metric.compute()]
+    found = [(row["value"], row["share"], row["low"], row["high"], row["n"]) for row in rows]
     np.testing.assert_allclose(np.array(found).reshape(-1, 5), np.array(expected).reshape(-1, 5), atol=1e-12)
 
 
 @given(DIFFERENCES)
 def test_the_calibration_error_equals_a_loop(differences):
-    metric = Calibration(bins=4)
-    for part in chunks(differences):
-        metric.update(torch.tensor(part))
     bins = {}
     for difference in differences:
         confidence = 1 / (1 + math.exp(-abs(difference)))
         place = min(int((confidence - 0.5) * 2 * 4), 3)
         bins.setdefault(place, []).append((confidence, win(difference)))
     gaps = [abs(sum(right - sure for sure, right in rows)) for rows in bins.values()]
-    found = metric.compute()
+    found = calibration(np.array(differences), bins=4)
     assert found["error"] == pytest.approx(sum(gaps) / len(differences), abs=1e-6)
     assert sum(row["n"] for row in found["bins"]) == len(differences)
 
@@ -71,9 +62,7 @@ def test_scores_that_are_log_odds_are_calibrated_and_inflated_ones_are_not():
     truthful = torch.where(right, odds.abs(), -odds.abs())
     errors = []
     for factor in (1.0, 3.0):
-        metric = Calibration()
-        metric.update(factor * truthful)
-        errors.append(metric.compute()["error"])
+        errors.append(calibration((factor * truthful).double().numpy())["error"])
     assert errors[0] < 0.01 < 0.05 < errors[1]
 
 
@@ -115,12 +104,11 @@ def make_batch(rows):
         stack_sequences(prompts, [[3] * n for n in good], 0),
         stack_sequences(prompts, [[3] * n for n in bad], 0),
         torch.tensor(truths),
-        torch.tensor(sources),
         none,
         zeros,
         zeros + 1,
         torch.tensor(strengths),
-        [],
+        [Record((Message("user", "?"),), "a", "b", source="ab"[source]) for source in sources],
     )
 
 
@@ -138,10 +126,6 @@ def random_rows(n, seed):
     ]
 
 
-def as_data(rows):
-    return [SimpleNamespace(label=Label(strength=row[2]), chosen=[3] * row[3], rejected=[3] * row[4]) for row in rows]
-
-
 def measured(rows, scores, metrics, size):
     for i in range(0, len(rows), size):
         part = torch.tensor(scores[i : i + size])
@@ -157,7 +141,7 @@ def scores_of(n, seed):
 @given(st.integers(12, 60), st.integers(0, 1000), st.integers(1, 13))
 def test_figures_equal_a_loop_over_pairs_whatever_the_batches(n, seed, size):
     rows, scores = random_rows(n, seed), scores_of(n, seed)
-    found = measured(rows, scores, PairMetrics(["a", "b"], as_data(rows)), size).figures()
+    found = measured(rows, scores, PairMetrics(), size).figures()
     gaps = [good - bad for good, bad in np.float32(scores)]
     for source, suffix in ((None, ""), (0, "/a"), (1, "/b")):
         mine = [i for i in range(n) if source is None or rows[i][0] == source]
@@ -183,7 +167,7 @@ def test_figures_equal_a_loop_over_pairs_whatever_the_batches(n, seed, size):
 
 def test_tables_have_a_row_for_each_fifth():
     rows, scores = random_rows(200, 3), scores_of(200, 3)
-    metrics = measured(rows, scores, PairMetrics(["a", "b"], as_data(rows)), 32)
+    metrics = measured(rows, scores, PairMetrics(), 32)
     tables = metrics.tables()
     assert len(tables["by_strength"]) == 5
     assert sum(row["n"] for row in tables["by_strength"]) == sum(not math.isnan(row[2]) for row in rows)
@@ -198,13 +182,13 @@ def test_tables_have_a_row_for_each_fifth():
 WORKER = """
 import json, sys, torch, torch.distributed as dist
 sys.path.insert(0, {here!r})
-from test_pair_metrics import as_data, measured, random_rows, scores_of
+from test_pair_metrics import measured, random_rows, scores_of
 from lit_rlhf.rewards.pair_metrics import PairMetrics
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 rows, scores = random_rows(41, 5), scores_of(41, 5)
 mine = slice(0, 13) if rank == 0 else slice(13, 41)
-metrics = measured(rows[mine], scores[mine], PairMetrics(["a", "b"], as_data(rows)), 6)
+metrics = measured(rows[mine], scores[mine], PairMetrics(), 6)
 print(json.dumps(metrics.figures()))
 """
 
@@ -221,6 +205,6 @@ def test_two_processes_with_ragged_shares_log_what_one_would(tmp_path):
     ]
     found = [json.loads(process.communicate(timeout=240)[0].splitlines()[-1]) for process in started]
     rows, scores = random_rows(41, 5), scores_of(41, 5)
-    alone = measured(rows, scores, PairMetrics(["a", "b"], as_data(rows)), 41).figures()
+    alone = measured(rows, scores, PairMetrics(), 41).figures()
     for each in found:
         assert each == pytest.approx(alone, abs=1e-5)

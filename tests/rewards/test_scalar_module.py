@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lit_rlhf.data.datamodule import PreferenceDataModule
+from lit_rlhf.data.collate import Collate
 from lit_rlhf.rewards import ScalarReward, ScalarRewardModule
 from lit_rlhf.rewards.metrics import wilson_interval
 from lit_rlhf.world import Annotator, WorldPairs
@@ -51,16 +51,6 @@ def judged(run):
         )
         for row in cli.datamodule.val_rows
     ]
-
-
-def module_for(model: str, sources: list) -> ScalarRewardModule:
-    """A module with its network, without training."""
-    datamodule = PreferenceDataModule(sources, batch_size=16, val_fraction=0.0)
-    datamodule.load("pairs", model)
-    module = ScalarRewardModule(model)
-    module._trainer = SimpleNamespace(datamodule=datamodule)  # type: ignore[assignment]
-    module.configure_model()
-    return module
 
 
 @pytest.mark.parametrize("source", [None, "clean", "noisy"])
@@ -126,8 +116,9 @@ def test_no_score_depends_on_the_rows_beside_it(run):
 
 
 def test_training_tells_the_pairs_of_a_batch_apart(tiny_model):
-    module = module_for(tiny_model, [WorldPairs(16, seed=1)])
-    batch = next(iter(module.trainer.datamodule.train_dataloader()))
+    module = ScalarRewardModule(tiny_model)
+    module.configure_model()
+    batch = Collate(module.view, module.renderer)(list(WorldPairs(16, seed=1).records()))
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
     losses = []
     for _ in range(25):

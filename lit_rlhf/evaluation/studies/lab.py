@@ -90,11 +90,12 @@ def train_policy(folder: Path, preset: str, demonstrations: int, lr: float, seed
     if (folder / "sft" / "config.json").exists():
         return
     base = write_base_model(folder / "base", preset, seed=seed)
-    data = PreferenceDataModule(WorldDemonstrations(demonstrations, seed), val_fraction=0.02, max_length=128)
     module = SFTModule(str(base), Optimizer(lr=lr))
+    source = WorldDemonstrations(demonstrations, seed)
+    data = PreferenceDataModule(source, tokenizer=module.tokenizer, view=module.view, val_fraction=0.02, max_length=128)
     seed_everything(seed, verbose=False)
     train(module, data)
-    module.export(folder / "sft", data.renderer)
+    module.export(folder / "sft")
 
 
 class Lab:
@@ -183,13 +184,19 @@ class Lab:
 
     def export(self, module: ScalarRewardModule, name: str) -> str:
         """Write a trained reward model; returns its directory."""
-        return str(module.export(self.folder / name, self.data.renderer))
+        return str(module.export(self.folder / name))
 
     def prompts(self, size: int, batch_size: int, split: str = "train") -> PreferenceDataModule:
         """Prompts for sampling and policy optimisation."""
         source = WorldPrompts(size, self.seed, split)
         return PreferenceDataModule(
-            source, tokenizer=self.policy, val_fraction=0.0, batch_size=batch_size, max_length=80, bucket=1
+            source,
+            tokenizer=self.policy,
+            view="prompts",
+            val_fraction=0.0,
+            batch_size=batch_size,
+            max_length=80,
+            bucket=1,
         )
 
     def sample(self, policy: str, name: str, prompts: int, split: str, k: int = 5) -> str:
@@ -271,7 +278,7 @@ class Lab:
         )
         data = self.prompts(prompts or 64 * iterations, 64 // module.advantages.samples)
         train(module, data, max_steps=iterations, max_epochs=-1, callbacks=[iterated])
-        directory = module.export(self.folder / name, data.renderer)
+        directory = module.export(self.folder / name)
         write_json(directory / "history.json", iterated.rows)
         return str(directory)
 

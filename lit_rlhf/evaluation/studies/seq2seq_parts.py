@@ -100,7 +100,7 @@ class Arms:
         data = self.lab.everything(self.lab.batch_size)
         settings = {"max_epochs": self.epochs, "check_val_every_n_epoch": self.epochs}
         self._keep(name, self.lab.fit(module, data, 401, **settings)[-1])
-        return str(module.export(self.lab.folder / name, self.lab.data.renderer))
+        return str(module.export(self.lab.folder / name))
 
     def _keep(self, name: str, found: dict[str, float]) -> None:
         kept = ("accuracy/seen", "accuracy_by_matches", "accuracy_by_likelihood", "copy_rate_rejected")
