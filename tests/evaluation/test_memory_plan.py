@@ -136,6 +136,7 @@ else:
     write_policy(folder / "policy", preset, "cpu")
     module = SFTModule(policy) if stage == "sft" else ScalarRewardModule(policy, lora=lora)
     data, steps, rows = pairs(folder, preset, 3), 3, preset.pairs
+    data.view = module.view
 before = held("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
 trainer("cpu", steps, clip=None if stage == "ppo" else 1.0).fit(module, datamodule=data)
