@@ -70,12 +70,12 @@ study: $(STAMP)
 		{ echo "make study: NAME is reward, seq2seq, ppo, s1 to s10, or over; SIZE is quick, for reward also ten, or not given" >&2; exit 2; }
 	@set -e; for study in $(or $(STUDIES_$(NAME)),$(NAME)); do \
 		OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false \
-			$(BIN)/lit-rlhf study -c configs/studies/$${study}$(if $(SIZE),_$(SIZE)).yaml \
+			$(BIN)/python -m research study -c configs/studies/$${study}$(if $(SIZE),_$(SIZE)).yaml \
 			$(if $(STUDIES_$(NAME)),--only $(NAME)); \
 	done
 
 report: $(STAMP)
-	$(BIN)/lit-rlhf report
+	$(BIN)/python -m research report
 
 $(VENV)/.bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"

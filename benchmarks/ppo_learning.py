@@ -25,7 +25,6 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from benchmarks.peers import quietly
 from lit_rlhf.evaluation.statistics import student_interval
-from lit_rlhf.evaluation.studies.lab import NEW_TOKENS, QUIET, Lab, train_policy
 from lit_rlhf.networks.optimizer import Optimizer
 from lit_rlhf.networks.policy_network import PolicyNetwork
 from lit_rlhf.networks.reward_network import RewardNetwork
@@ -34,6 +33,7 @@ from lit_rlhf.policy import KLPenalty, PPOModule, PPOSettings
 from lit_rlhf.policy.rollout import complete, seeded_generator
 from lit_rlhf.rewards import ScalarReward
 from lit_rlhf.world import Annotator, WorldPrompts, gold_reward
+from research.studies.lab import NEW_TOKENS, QUIET, Lab, train_policy
 
 BATCH, MINIBATCH, LR, KL = 64, 16, 3e-4, 0.1
 

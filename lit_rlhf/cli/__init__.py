@@ -20,8 +20,6 @@ other commands:
   strength   train voters on preference pairs and write how strongly they prefer each
   evaluate   measure a reward model on preference pairs and on benchmark files
   leaderboard  compare reward models on the same rows of a benchmark, from tables of their scores
-  study      measure claims of the papers over several seeds, and judge them
-  report     write one page of all claims with verdicts, figures, samples and token rewards
   compare    sample several policies on the same prompts and judge them
   rounds     report on rounds of policy optimisation and MetaRM
   export     turn a checkpoint into a Hugging Face directory

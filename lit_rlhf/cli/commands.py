@@ -125,7 +125,9 @@ def _parser(function: Any, command: str) -> ArgumentParser:
             " Options behind `--` go to every Lightning stage, such as `-- --trainer.logger false`; those that only "
             "decide about the logger, the progress bar or the model summary make no stage run anew."
         )
-    parser = PlainParser(prog=f"lit-rlhf {command}", description=description)
+    root = FUNCTIONS.get(command, "lit_rlhf").partition(".")[0]  # other packages may add commands to `FUNCTIONS`
+    program = "lit-rlhf" if root == "lit_rlhf" else f"python -m {root}"
+    parser = PlainParser(prog=f"{program} {command}", description=description)
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options.")
     if command == "inspect":  # any number of files
         parser.add_argument("files", nargs="+", type=str, help="Files, patterns, folders or Hub ids.")
@@ -151,8 +153,6 @@ FUNCTIONS = {
     "compare": "lit_rlhf.evaluation.compare.compare",
     "rounds": "lit_rlhf.evaluation.rounds.rounds",
     "strength": "lit_rlhf.evaluation.strength.strength",
-    "study": "lit_rlhf.evaluation.study.study",
-    "report": "lit_rlhf.evaluation.report.report",
     "evaluate": "lit_rlhf.evaluation.evaluate.evaluate",
     "leaderboard": "lit_rlhf.evaluation.leaderboard.leaderboard",
     "plan": "lit_rlhf.cli.memory.plan",

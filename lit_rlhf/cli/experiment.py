@@ -79,7 +79,7 @@ def _chosen(only: str | list[str] | None, known: list[str], experiment: str) -> 
 
 _write_json = rank_zero_only(write_json)
 
-_ALONE = ("world", "model", "inspect", "evaluate", "leaderboard", "report", "plan", "export")
+_ALONE = ("world", "model", "inspect", "evaluate", "leaderboard", "plan", "export")
 """Commands that are no work for several processes: the first one runs them, the others wait."""
 
 

@@ -69,7 +69,7 @@ def test_other_errors_keep_their_traceback(monkeypatch):
         dispatch(["world", "somewhere"])
 
 
-@pytest.mark.parametrize("command", ["world", "compare", "strength", "evaluate", "study", "report", "run"])
+@pytest.mark.parametrize("command", ["world", "compare", "strength", "evaluate", "run"])
 def test_every_command_explains_its_options(capsys, command):
     with pytest.raises(SystemExit) as stopped:
         dispatch([command, "--help"])
@@ -80,8 +80,6 @@ def test_every_command_explains_its_options(capsys, command):
         "compare": "--policies",
         "strength": "--voting.folds",
         "evaluate": "--benchmarks",
-        "study": "--processes",
-        "report": "--markdown",
         "run": "--only",
     }[command]
     assert option in shown

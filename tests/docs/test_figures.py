@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lit_rlhf.evaluation.claims import Measurement
-from lit_rlhf.evaluation.report.sources import Results, find_studies
-from lit_rlhf.evaluation.report.wording import counts
 from lit_rlhf.evaluation.statistics import student_interval
+from research.claims import Measurement
+from research.report.sources import Results, find_studies
+from research.report.wording import counts
 from tests.docs.pages import DOCS, ROOT
 
 TENTHS = " ".join(f"reward:slices/accuracy/seen/{i}" for i in range(10))
