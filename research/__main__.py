@@ -10,7 +10,7 @@ import sys
 from lit_rlhf.cli import main
 from lit_rlhf.cli.commands import FUNCTIONS
 
-FUNCTIONS |= {"study": "research.study.study", "report": "research.report.report"}
+FUNCTIONS.update({"study": "research.study.study", "report": "research.report.report"})
 
 if __name__ == "__main__":
     words = sys.argv[1:]
